@@ -1,0 +1,16 @@
+//! Restante holds mail for servers that have no fixed address, until they call for it.
+//!
+//! It is a provider server for On-Demand Mail Relay (RFC 2645, ATRN). The rooms of the house, and who may know
+//! whom (imports go down only; rooms on one floor do not know each other; `tests/architecture.rs` checks it):
+//!
+//! | floor | room | what it does |
+//! | --- | --- | --- |
+//! | 0 | [`mail`] | the field's words as types |
+//! | 1 | [`smtp`] | the protocol without I/O: bytes and answers in, actions out |
+//! | 1 | [`store`] | what survives a power cut; knows no reply code |
+//! | 2 | [`provider`] | decisions: intake, account, turn, drain |
+//! | 3 | [`net`] | the shell: sockets, TLS, time |
+//! | 4 | [`app`] | the program: configuration, control socket, one file a command |
+
+pub mod mail;
+pub mod store;

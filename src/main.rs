@@ -1,0 +1,3 @@
+//! Arguments to command; nothing else.
+
+fn main() {}
