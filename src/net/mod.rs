@@ -1,0 +1,5 @@
+//! The shell: sockets, TLS and time. It moves bytes and carries out actions, and decides nothing.
+//!
+//! The only room, with `app/run.rs`, that names the async runtime.
+
+pub mod wire;

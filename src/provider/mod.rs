@@ -1,0 +1,14 @@
+//! Decisions: who may log in, which mail is taken, who may drain, and what becomes of it.
+//!
+//! Called by the shell (`net`) and the program (`app`); knows the protocol's questions and the store's promises,
+//! and brings them together. It opens no socket and names no async runtime.
+
+pub mod board;
+pub mod office;
+pub mod policy;
+pub mod world;
+
+pub use board::Board;
+pub use office::Office;
+pub use policy::{DrainRules, Policy};
+pub use world::World;

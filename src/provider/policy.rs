@@ -1,0 +1,104 @@
+//! What the operator decided; the effective values of the configuration as the provider uses them.
+
+use std::time::Duration;
+
+use crate::mail::{ClientProfile, Customer, Domain, Durations, RejectPolicy, Seconds};
+use crate::smtp::{Door, Terms};
+
+/// The provider's rules. Replaced as a whole when the configuration is loaded again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Our public name.
+    pub hostname: Domain,
+    /// SIZE, octets.
+    pub message_bytes_max: u64,
+    /// Recipients in one transaction.
+    pub recipients_max: usize,
+    /// Hops.
+    pub received_max: u32,
+    /// Free octets on the store's disk below which MAIL gets 452.
+    pub disk_free_min: u64,
+    /// When undelivered mail is given up.
+    pub expire_after: Seconds,
+    /// Login only under TLS.
+    pub auth_requires_tls: bool,
+    /// Mechanisms, strongest first, from [`crate::smtp::MECHANISMS`].
+    pub mechanisms: Vec<&'static str>,
+    /// Failed logins in a session.
+    pub auth_failures_max: u32,
+    /// Whether a certificate is configured.
+    pub tls_available: bool,
+    /// `wait-for-mail` and `hold-open` for customers that set none.
+    pub drain: Durations,
+    /// Sessions on all listeners together.
+    pub sessions_max: usize,
+    /// Sessions from one address.
+    pub sessions_per_address: usize,
+}
+
+impl Policy {
+    /// The defaults of section 2 of the interface for a provider of this name, without TLS.
+    #[must_use]
+    pub fn new(hostname: Domain) -> Self {
+        Self {
+            hostname,
+            message_bytes_max: 50 << 20,
+            recipients_max: 1000,
+            received_max: 100,
+            disk_free_min: 1 << 30,
+            expire_after: Seconds(30 * 86_400),
+            auth_requires_tls: true,
+            mechanisms: crate::smtp::MECHANISMS.to_vec(),
+            auth_failures_max: 3,
+            tls_available: false,
+            drain: Durations { wait_for_mail: Some(Seconds(0)), hold_open: Some(Seconds(0)) },
+            sessions_max: 10_000,
+            sessions_per_address: 20,
+        }
+    }
+
+    /// What a session behind `door` offers.
+    #[must_use]
+    pub fn terms(&self, door: Door) -> Terms {
+        let _ = door;
+        Terms {
+            hostname: self.hostname.clone(),
+            message_bytes_max: self.message_bytes_max,
+            recipients_max: self.recipients_max,
+            received_max: self.received_max,
+            tls_available: self.tls_available,
+            auth_requires_tls: self.auth_requires_tls,
+            mechanisms: self.mechanisms.clone(),
+            auth_failures_max: self.auth_failures_max,
+            errors_max: 20,
+        }
+    }
+
+    /// The rules of one customer's drains: its own settings over ours.
+    #[must_use]
+    pub fn drain_rules(&self, customer: &Customer) -> DrainRules {
+        let own = &customer.settings;
+        let pick = |own: Option<Seconds>, ours: Option<Seconds>| -> Duration {
+            own.or(ours).unwrap_or_default().into()
+        };
+        DrainRules {
+            wait_for_mail: pick(own.drain.wait_for_mail, self.drain.wait_for_mail),
+            hold_open: pick(own.drain.hold_open, self.drain.hold_open),
+            profile: own.client_profile.unwrap_or_default(),
+            rejects: own.reject_policy.unwrap_or_default(),
+        }
+    }
+}
+
+/// How one customer is drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct DrainRules {
+    /// How long ATRN on empty queues may hold its reply.
+    pub wait_for_mail: Duration,
+    /// How long the reversed connection stays after the last message.
+    pub hold_open: Duration,
+    /// How the customer's client carries the stream.
+    pub profile: ClientProfile,
+    /// What a 5yz means.
+    pub rejects: RejectPolicy,
+}
