@@ -2,4 +2,7 @@
 //!
 //! The only room, with `app/run.rs`, that names the async runtime.
 
+pub mod clock;
+pub mod dial;
+pub mod tls;
 pub mod wire;
