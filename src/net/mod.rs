@@ -4,5 +4,7 @@
 
 pub mod clock;
 pub mod dial;
+pub mod http;
+pub mod stop;
 pub mod tls;
 pub mod wire;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::mail::{CustomerName, QueueId, Timestamp};
+use crate::mail::{CustomerName, Fact, QueueId, Timestamp};
 use crate::smtp::Door;
 
 /// One bound listener.
@@ -64,6 +64,23 @@ struct State {
     addresses: HashMap<IpAddr, usize>,
     drains: BTreeMap<CustomerName, LastDrain>,
     on_the_way: HashSet<QueueId>,
+    tally: Tally,
+}
+
+/// Counted since the start.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    accepted: u64,
+    accepted_bytes: u64,
+    refused: u64,
+    logins: u64,
+    login_failures: u64,
+    turns: u64,
+    turns_refused: u64,
+    drains: u64,
+    delivered: u64,
+    deferred: u64,
+    failed: u64,
 }
 
 /// The board. Cheap to share; every call is short.
@@ -117,7 +134,48 @@ impl Board {
     pub fn drained(&self, drain: LastDrain) {
         let mut state = self.state();
         state.sessions.drains = state.sessions.drains.saturating_sub(1);
+        state.tally.drains += 1;
+        state.tally.delivered += drain.delivered;
+        state.tally.deferred += drain.deferred;
+        state.tally.failed += drain.failed;
         state.drains.insert(drain.customer.clone(), drain);
+    }
+
+    /// Counts a session's fact.
+    pub fn count(&self, fact: &Fact) {
+        let mut state = self.state();
+        let tally = &mut state.tally;
+        match fact {
+            Fact::Accepted { size, .. } => {
+                tally.accepted += 1;
+                tally.accepted_bytes += size;
+            }
+            Fact::Refused { .. } => tally.refused += 1,
+            Fact::LoggedIn { .. } => tally.logins += 1,
+            Fact::LoginFailed { .. } => tally.login_failures += 1,
+            Fact::Turn { .. } => tally.turns += 1,
+            Fact::TurnRefused { .. } => tally.turns_refused += 1,
+            Fact::Tolerated(_) => {}
+        }
+    }
+
+    /// What was counted since the start: name of the counter, what it means, its value.
+    #[must_use]
+    pub fn tally(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let tally = self.state().tally;
+        vec![
+            ("messages_accepted_total", "Messages made durable.", tally.accepted),
+            ("bytes_accepted_total", "Octets of those messages.", tally.accepted_bytes),
+            ("refusals_total", "Commands and messages refused.", tally.refused),
+            ("logins_total", "Successful logins.", tally.logins),
+            ("login_failures_total", "Failed logins.", tally.login_failures),
+            ("turns_total", "ATRN granted.", tally.turns),
+            ("turns_refused_total", "ATRN refused.", tally.turns_refused),
+            ("drains_total", "Drains ended.", tally.drains),
+            ("recipients_delivered_total", "Recipients delivered.", tally.delivered),
+            ("recipients_deferred_total", "Recipients kept after a 4yz.", tally.deferred),
+            ("recipients_failed_total", "Recipients refused for good.", tally.failed),
+        ]
     }
 
     /// This message is on its way to its customer.

@@ -3,12 +3,19 @@
 //! Called by the shell (`net`) and the program (`app`); knows the protocol's questions and the store's promises,
 //! and brings them together. It opens no socket and names no async runtime.
 
+mod account;
 pub mod board;
+pub mod desk;
+mod intake;
+pub mod ledger;
 pub mod office;
 pub mod policy;
+mod trace;
+pub mod turn;
 pub mod world;
 
 pub use board::Board;
+pub use desk::Desk;
 pub use office::Office;
 pub use policy::{DrainRules, Policy};
 pub use world::World;

@@ -2,12 +2,14 @@
 //!
 //! Made once by the program; the desk, the drains and the administration work on it. It holds no connection.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::board::Board;
 use super::policy::Policy;
 use super::world::World;
-use crate::store::{Directory, Store};
+use crate::mail::QueueId;
+use crate::store::{Directory, Health, Store, StoreError};
 
 /// What all sessions share.
 pub struct Office {
@@ -20,7 +22,12 @@ pub struct Office {
     /// What goes on.
     pub board: Board,
     policy: RwLock<Arc<Policy>>,
+    last_id: Mutex<u128>,
+    health: Mutex<Option<(Duration, Health)>>,
 }
+
+/// How long a look at the store's health is believed.
+const HEALTH_LASTS: Duration = Duration::from_secs(1);
 
 impl Office {
     /// Opens the office.
@@ -32,7 +39,39 @@ impl Office {
         policy: Policy,
     ) -> Self {
         let policy = RwLock::new(Arc::new(policy));
-        Self { store, directory, world, board: Board::default(), policy }
+        let board = Board::default();
+        let (last_id, health) = (Mutex::new(0), Mutex::new(None));
+        Self { store, directory, world, board, policy, last_id, health }
+    }
+
+    /// A new queue id: greater than all before it in this process, and unpredictable to others.
+    #[must_use]
+    pub fn next_id(&self) -> QueueId {
+        let mut rest = [0u8; 16];
+        self.world.chance(&mut rest[6..]);
+        // The top bits of the chance stay free, so that counting up never reaches the clock's part.
+        let fresh = QueueId::at(self.world.now().0, u128::from_be_bytes(rest) >> 1).to_bits();
+        let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = fresh.max(last.saturating_add(1));
+        QueueId::from_bits(*last)
+    }
+
+    /// The store's health, at most a second old: asked for at every MAIL.
+    ///
+    /// # Errors
+    /// As [`Store::health`].
+    pub async fn health(&self) -> Result<Health, StoreError> {
+        let now = self.world.monotonic();
+        let known = self.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((when, health)) = known
+            && now.saturating_sub(when) < HEALTH_LASTS
+        {
+            return Ok(health);
+        }
+        let health = self.store.health().await?;
+        let mut known = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some((now, health.clone()));
+        Ok(health)
     }
 
     /// The rules as of now.
