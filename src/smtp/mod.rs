@@ -8,6 +8,7 @@
 
 pub mod refusal;
 pub mod reply;
+pub mod sasl;
 
 use crate::mail::{
     Account, BodyKind, ContentFacts, Credential, Domain, DsnRequest, Envelope, Fact, ForwardPath,
