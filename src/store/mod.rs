@@ -6,6 +6,13 @@
 //!
 //! Every call may be awaited on any executor: the engines do their blocking work on threads of their own.
 
+mod hints;
+mod kept;
+mod leases;
+pub mod memory;
+mod roster;
+mod tally;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -15,6 +22,8 @@ use crate::mail::{
     ContentFacts, Customer, CustomerName, Domain, Envelope, Lease, Outcome, QueueId, Recipient,
     RecipientState, Timestamp,
 };
+
+pub use memory::Memory;
 
 /// What went wrong, in the classes that callers treat differently.
 #[derive(Debug)]
@@ -104,7 +113,7 @@ pub struct HeldRecipient {
     pub held: bool,
     /// When it is given up.
     pub expires: Timestamp,
-    /// How often it was offered and refused for now, or its line broke.
+    /// In how many drains it was offered and refused for now, or its line broke; once for each lease.
     pub attempts: u32,
 }
 
@@ -121,7 +130,7 @@ pub struct Head {
     pub facts: ContentFacts,
     /// When it arrived.
     pub arrived: Timestamp,
-    /// How often the line broke while it was on its way; at three it goes last (`Position::rank` grows).
+    /// In how many drains the line broke while it was on its way; at three it goes last (`Position::rank` grows).
     pub line_breaks: u32,
     /// Its place in the order of the drain.
     pub position: Position,
@@ -304,8 +313,8 @@ pub trait Store: Send + Sync {
     /// Opens a body for reading from octet `offset` on.
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>>;
 
-    /// Records what became of recipients; returns when durable. Settling twice is the same as once. Under a
-    /// lost lease, deliveries are recorded all the same (they did happen), everything else is not, and the
+    /// Records what became of recipients; returns when durable. Settling twice is the same as once. Recipients
+    /// outside the lease's queues, and those that are gone, are passed over. Under a lost lease, deliveries are recorded all the same (they did happen), everything else is not, and the
     /// call answers [`StoreError::LostLease`].
     fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()>;
 
@@ -330,7 +339,8 @@ pub trait Store: Send + Sync {
     /// repeat after an interruption.
     fn apply(&self, filter: Filter, action: QueueAction) -> Answer<'_, u64>;
 
-    /// Up to `limit` recipients whose time is over, oldest first.
+    /// Up to `limit` recipients whose time is over, oldest first. Failed ones wait for their report and held ones
+    /// for the operator; neither is among them.
     fn overdue(&self, now: Timestamp, limit: usize) -> Answer<'_, Vec<Head>>;
 
     /// A stream of hints for these domains. It never blocks a commit; hints may merge.

@@ -1,0 +1,340 @@
+//! The engine for tests and examples: everything in memory, nothing survives.
+//!
+//! Called by whoever wants a provider without a disk. It keeps every promise of the traits but durability, so
+//! that the contract suite runs over it as over the others.
+
+mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::{BoxFuture, ready};
+use futures::stream::BoxStream;
+
+use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, Timestamp};
+
+use super::hints::Hints;
+use super::kept::{Class, Kept, Place};
+use super::roster::Roster;
+use super::tally::plus;
+use super::{
+    Answer, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter, Head,
+    Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Settlement, Store,
+    StoreError,
+};
+use state::State;
+
+/// Octets of one chunk that a body's reader gives.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
+/// A store and directory in memory.
+pub struct Memory {
+    state: Mutex<State>,
+    hints: Hints,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        let start = Instant::now();
+        Self::with_clock(Arc::new(move || start.elapsed()))
+    }
+
+    /// An empty store whose leases run by `clock`: the time since any fixed point, never going back.
+    #[must_use]
+    pub fn with_clock(clock: Arc<dyn Fn() -> Duration + Send + Sync>) -> Self {
+        Self { state: Mutex::new(State::new()), hints: Hints::default(), clock }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.locked();
+        if state.closed {
+            return Err(StoreError::Broken("it was closed".into()));
+        }
+        Ok(state)
+    }
+
+    /// Does `work` when the answer is awaited.
+    fn answer<'a, T: Send + 'a>(
+        &'a self,
+        work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'a,
+    ) -> Answer<'a, T> {
+        Box::pin(async move { work(&mut *self.open()?) })
+    }
+
+    fn change<'a, T: Send + 'a>(
+        &'a self,
+        work: impl FnOnce(&mut Roster) -> Result<T, DirectoryError> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, DirectoryError>> {
+        Box::pin(async move { work(&mut self.open()?.roster) })
+    }
+
+    fn tell(&self, places: &[Place]) {
+        for place in places.iter().filter(|p| p.class <= Class::Late) {
+            self.hints.tell(&place.domain);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Writer(Vec<u8>);
+
+impl BodyWriter for Writer {
+    fn write<'a>(&'a mut self, chunk: &'a [u8]) -> Answer<'a, ()> {
+        self.0.extend_from_slice(chunk);
+        Box::pin(ready(Ok(())))
+    }
+    fn written(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any + Send> {
+        self
+    }
+}
+
+#[derive(Debug)]
+struct Reader {
+    body: Arc<[u8]>,
+    place: usize,
+}
+
+impl BodyReader for Reader {
+    fn read(&mut self) -> Answer<'_, Vec<u8>> {
+        let end = self.body.len().min(self.place.saturating_add(CHUNK_BYTES_MAX));
+        let chunk = self.body.get(self.place..end).unwrap_or_default().to_vec();
+        self.place = end.max(self.place);
+        Box::pin(ready(Ok(chunk)))
+    }
+    fn size(&self) -> u64 {
+        self.body.len() as u64
+    }
+}
+
+impl Store for Memory {
+    fn begin_body(&self, _id: QueueId, _size_hint: u64) -> Answer<'_, Box<dyn BodyWriter>> {
+        self.answer(|_| Ok(Box::new(Writer(Vec::new())) as Box<dyn BodyWriter>))
+    }
+
+    fn commit(&self, message: NewMessage, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let Ok(body) = body.into_any().downcast::<Writer>() else {
+                return Err(StoreError::Transient("the body belongs to another store".into()));
+            };
+            let places = {
+                let mut state = self.open()?;
+                if state.messages.contains_key(&message.id) {
+                    return Ok(());
+                }
+                let kept = Kept::new(message, body.written())?;
+                let places = kept.places();
+                state.replace(kept, body.0.into());
+                places
+            };
+            self.tell(&places);
+            Ok(())
+        })
+    }
+
+    fn lease(&self, request: LeaseRequest) -> Answer<'_, LeaseAnswer> {
+        self.answer(move |state| state.leases.acquire(request, (self.clock)()))
+    }
+
+    fn renew<'a>(&'a self, lease: &'a Lease) -> Answer<'a, ()> {
+        self.answer(|state| {
+            let held = state.leases.renew(lease, (self.clock)());
+            if held { Ok(()) } else { Err(StoreError::LostLease) }
+        })
+    }
+
+    fn release(&self, lease: Lease) -> Answer<'_, ()> {
+        self.answer(move |state| {
+            state.leases.release(&lease);
+            Ok(())
+        })
+    }
+
+    fn next<'a>(
+        &'a self,
+        lease: &'a Lease,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Answer<'a, Vec<Head>> {
+        self.answer(move |state| {
+            if !state.leases.is_held(lease, (self.clock)()) {
+                return Err(StoreError::LostLease);
+            }
+            Ok(state.next(lease, after, limit))
+        })
+    }
+
+    fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
+        self.answer(move |state| {
+            let (_, body) = state.messages.get(&id).ok_or(StoreError::Missing)?;
+            let place = usize::try_from(offset).unwrap_or(usize::MAX);
+            Ok(Box::new(Reader { body: body.clone(), place }) as Box<dyn BodyReader>)
+        })
+    }
+
+    fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()> {
+        self.answer(move |state| {
+            let valid = state.leases.progress(lease, (self.clock)());
+            state.settle(lease, &settlements, valid);
+            if valid { Ok(()) } else { Err(StoreError::LostLease) }
+        })
+    }
+
+    fn count<'a>(&'a self, domain: &'a Domain) -> Answer<'a, Count> {
+        self.answer(|state| {
+            let owners = state.tally.of_domain(domain);
+            let counts = owners.into_iter().map(|(o, count)| state.with_oldest(domain, &o, count));
+            Ok(counts.fold(Count::default(), plus))
+        })
+    }
+
+    fn usage<'a>(&'a self, customer: &'a CustomerName) -> Answer<'a, Count> {
+        self.answer(|state| {
+            let queues = state.tally.of_customer(customer);
+            let counts =
+                queues.into_iter().map(|(d, count)| state.with_oldest(&d, customer, count));
+            Ok(counts.fold(Count::default(), plus))
+        })
+    }
+
+    fn queues(
+        &self,
+        after: Option<Domain>,
+        limit: usize,
+    ) -> Answer<'_, Vec<(Domain, CustomerName, Count)>> {
+        self.answer(move |state| {
+            let mut page = state.tally.page(after.as_ref(), limit);
+            for (domain, owner, count) in &mut page {
+                *count = state.with_oldest(domain, owner, *count);
+            }
+            Ok(page)
+        })
+    }
+
+    fn query(&self, filter: Filter, after: Option<QueueId>, limit: usize) -> Answer<'_, Vec<Head>> {
+        self.answer(move |state| Ok(state.query(&filter, after, limit)))
+    }
+
+    fn apply(&self, filter: Filter, action: QueueAction) -> Answer<'_, u64> {
+        self.answer(move |state| {
+            let mut touched = 0;
+            for head in state.query(&filter, None, usize::MAX) {
+                let Some((kept, body)) = state.messages.get(&head.id) else { continue };
+                let (mut kept, body) = (kept.clone(), body.clone());
+                if kept.act(&filter, action) {
+                    touched += 1;
+                    let places = kept.places();
+                    state.replace(kept, body);
+                    if action == QueueAction::Release {
+                        self.tell(&places);
+                    }
+                }
+            }
+            Ok(touched)
+        })
+    }
+
+    fn overdue(&self, now: Timestamp, limit: usize) -> Answer<'_, Vec<Head>> {
+        self.answer(move |state| Ok(state.overdue(now, limit)))
+    }
+
+    fn changes(&self, domains: &[Domain]) -> BoxStream<'static, Changed> {
+        self.hints.listen(domains).boxed()
+    }
+
+    fn health(&self) -> Answer<'_, Health> {
+        self.answer(|state| {
+            Ok(Health { live_bytes: state.tally.live_bytes(), ..Health::default() })
+        })
+    }
+
+    fn maintain(&self) -> Answer<'_, ()> {
+        self.answer(|_| Ok(()))
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.locked().closed = true;
+            self.hints.close();
+            Ok(())
+        })
+    }
+}
+
+impl Directory for Memory {
+    fn customer<'a>(&'a self, name: &'a CustomerName) -> Answer<'a, Option<Arc<Customer>>> {
+        self.answer(|state| Ok(state.roster.customer(name)))
+    }
+
+    fn owner<'a>(&'a self, domain: &'a Domain) -> Answer<'a, Option<Arc<Customer>>> {
+        self.answer(|state| Ok(state.roster.owner(domain)))
+    }
+
+    fn customers(
+        &self,
+        after: Option<CustomerName>,
+        limit: usize,
+    ) -> Answer<'_, Vec<Arc<Customer>>> {
+        self.answer(move |state| Ok(state.roster.page(after.as_ref(), limit)))
+    }
+
+    fn create(&self, customer: Customer) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        self.change(|roster| {
+            let record = roster.created(customer)?;
+            roster.put(record);
+            Ok(())
+        })
+    }
+
+    fn update(&self, customer: Customer) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        self.change(|roster| {
+            let record = roster.updated(customer)?;
+            roster.put(record);
+            Ok(())
+        })
+    }
+
+    fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>> {
+        self.change(
+            |roster| {
+                if roster.remove(name) { Ok(()) } else { Err(DirectoryError::Missing) }
+            },
+        )
+    }
+
+    fn server_key(&self) -> Answer<'_, [u8; 32]> {
+        self.answer(|state| match state.server_key {
+            Some(key) => Ok(key),
+            None => {
+                let mut key = [0; 32];
+                getrandom::fill(&mut key)
+                    .map_err(|e| StoreError::Transient(format!("no random octets: {e}")))?;
+                state.server_key = Some(key);
+                Ok(key)
+            }
+        })
+    }
+}
