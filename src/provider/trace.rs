@@ -11,23 +11,23 @@ use crate::smtp::ContentRequest;
 
 /// What the line is made of, besides the request.
 #[derive(Debug)]
-pub struct Trace<'a> {
+pub(super) struct Trace<'a> {
     /// Our name.
-    pub hostname: &'a Domain,
+    pub(super) hostname: &'a Domain,
     /// The peer.
-    pub peer: IpAddr,
+    pub(super) peer: IpAddr,
     /// TLS of the connection, if any.
-    pub tls: Option<&'a TlsFacts>,
+    pub(super) tls: Option<&'a TlsFacts>,
     /// The message's id.
-    pub id: QueueId,
+    pub(super) id: QueueId,
     /// When it came.
-    pub now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 impl Trace<'_> {
     /// The folded header field with its CRLFs. No line is longer than 998 octets.
     #[must_use]
-    pub fn received(&self, request: &ContentRequest) -> String {
+    pub(super) fn received(&self, request: &ContentRequest) -> String {
         let helo = safe_helo(&request.helo);
         let literal = match self.peer.to_canonical() {
             IpAddr::V4(four) => format!("[{four}]"),
