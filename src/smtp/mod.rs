@@ -6,9 +6,15 @@
 //! `session` is the provider as server (RFC 5321, RFC 2645, RFC 1985), `sender` the provider as client on a
 //! reversed or dialed connection, `sasl` the login mechanisms of both sides.
 
+pub mod command;
+pub mod data;
+pub mod extension;
+pub mod inbox;
+pub mod param;
 pub mod refusal;
 pub mod reply;
 pub mod sasl;
+pub mod verbs;
 
 use crate::mail::{
     Account, BodyKind, ContentFacts, Credential, Domain, DsnRequest, Envelope, Fact, ForwardPath,

@@ -52,6 +52,11 @@ refusals! {
     BadParameter => 501 (5 . 5 . 4) "Bad value for a parameter",
     /// Commands came where a reply had to be awaited (RFC 2920 §3.1).
     TooEarly => 503 (5 . 5 . 1) "This command must be the last of its group; wait for the reply",
+    /// Commands behind STARTTLS: they came in clear text and must not survive into TLS (RFC 3207 §4.2), so the
+    /// session ends with it.
+    BehindStartTls => 503 (5 . 5 . 1) "Nothing may follow STARTTLS; closing",
+    /// A browser, or something that pretends to be one (CVE-2021-3618).
+    NotSmtp => 421 (4 . 7 . 0) "This is not a web server, closing",
     /// The error budget is used up.
     TooManyErrors => 421 (4 . 7 . 0) "Too many errors, closing",
     /// Nothing came in time (RFC 5321 §4.5.3.2.7).
@@ -68,6 +73,8 @@ refusals! {
     BadReversePath => 553 (5 . 1 . 7) "Not a valid sender address",
     /// A UTF-8 address without SMTPUTF8 (RFC 6531 §3.5).
     NeedsSmtpUtf8 => 553 (5 . 6 . 7) "The address needs SMTPUTF8",
+    /// The same for the reverse-path, where RFC 6531 §3.5 has another code.
+    SenderNeedsSmtpUtf8 => 550 (5 . 6 . 7) "The sender address needs SMTPUTF8",
     /// Nobody's domain here: never a relay (RFC 5321 §3.6.2).
     NotOurDomain => 550 (5 . 7 . 1) "We hold no mail for this domain",
     /// The customer listed its recipients, and this is none.
@@ -94,6 +101,8 @@ refusals! {
     ContentLine => 550 (5 . 6 . 0) "Content with a line too long is refused",
     /// Too many hops (RFC 5321 §6.3).
     Loop => 554 (5 . 4 . 6) "Too many hops, probably a loop",
+    /// The size of a chunk cannot be read, so nobody knows where the next command begins: the session ends.
+    ChunkSize => 501 (5 . 5 . 4) "Bad chunk size; closing",
     /// A chunk that cannot be taken; RSET starts anew (RFC 3030 §2).
     ChunkRefused => 503 (5 . 5 . 1) "Chunk refused, only RSET helps",
 
@@ -144,10 +153,16 @@ impl Refusal {
         Reply::line(code, enhanced, text)
     }
 
-    /// Whether the session ends with it (421).
+    /// Whether the session ends with it: 421, and where the next octets could not be told from commands.
     #[must_use]
     pub fn ends_session(self) -> bool {
-        self.row().0 == 421
+        self.row().0 == 421 || matches!(self, Self::BehindStartTls | Self::ChunkSize)
+    }
+
+    /// Whether the peer did wrong (5yz).
+    #[must_use]
+    pub fn is_permanent(self) -> bool {
+        self.row().0 >= 500
     }
 }
 
