@@ -14,6 +14,7 @@ pub mod param;
 pub mod refusal;
 pub mod reply;
 pub mod sasl;
+pub mod session;
 pub mod verbs;
 
 use crate::mail::{
@@ -22,6 +23,7 @@ use crate::mail::{
 };
 pub use refusal::Refusal;
 pub use reply::{EnhancedCode, Reply};
+pub use session::{Reversal, Session, Step, Upgrade};
 
 /// What the shell tells a session.
 #[derive(Debug)]

@@ -61,6 +61,8 @@ refusals! {
     TooManyErrors => 421 (4 . 7 . 0) "Too many errors, closing",
     /// Nothing came in time (RFC 5321 §4.5.3.2.7).
     Idle => 421 (4 . 4 . 2) "Nothing received in time, closing",
+    /// The shell brought an answer that nobody asked for.
+    Internal => 421 (4 . 3 . 0) "Local trouble, closing",
     /// We stop (RFC 5321 §3.8).
     ShuttingDown => 421 (4 . 3 . 2) "Shutting down, try again soon",
     /// No place for another session.
