@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod dial;
 pub mod http;
+pub mod serve;
 pub mod stop;
 pub mod tls;
 pub mod wire;

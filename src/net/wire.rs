@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use futures::io::{AsyncRead, AsyncWrite};
 
 use crate::mail::{Lease, TlsFacts};
+use crate::smtp::session::Reversal;
 
 /// A stream in both directions: TCP, TLS over it, or a pipe in memory.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -35,6 +36,14 @@ impl std::fmt::Debug for Wire {
 pub struct Reversed {
     wire: Wire,
     lease: Lease,
+}
+
+impl Wire {
+    /// The roles reverse: the wire is used up, and with it every way to read another command from it.
+    pub fn reverse(self, reversal: Reversal) -> Reversed {
+        let (lease, _) = reversal.into_parts();
+        Reversed { wire: self, lease }
+    }
 }
 
 impl Reversed {
