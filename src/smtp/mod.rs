@@ -9,6 +9,7 @@
 pub mod refusal;
 pub mod reply;
 pub mod sasl;
+pub mod sender;
 
 use crate::mail::{
     Account, BodyKind, ContentFacts, Credential, Domain, DsnRequest, Envelope, Fact, ForwardPath,
