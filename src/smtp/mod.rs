@@ -14,6 +14,7 @@ pub mod param;
 pub mod refusal;
 pub mod reply;
 pub mod sasl;
+pub mod sender;
 pub mod session;
 pub mod verbs;
 
