@@ -10,8 +10,10 @@
 //! | 1 | [`store`] | what survives a power cut; knows no reply code |
 //! | 2 | [`provider`] | decisions: intake, account, turn, drain |
 //! | 3 | [`net`] | the shell: sockets, TLS, time |
+//! | 4 | [`fetch`] | the customer's side: calls a provider and hands the mail to a local server |
 //! | 4 | `app` | the program: configuration, control socket, one file a command |
 
+pub mod fetch;
 pub mod mail;
 pub mod net;
 pub mod provider;

@@ -5,6 +5,8 @@
 pub mod clock;
 pub mod dial;
 pub mod http;
+pub mod patience;
 pub mod stop;
 pub mod tls;
+pub mod unix;
 pub mod wire;

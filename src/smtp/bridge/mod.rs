@@ -14,71 +14,17 @@ mod hello;
 mod lmtp;
 #[cfg(test)]
 mod tests;
+mod words;
 
-use crate::smtp::caller::reader::{Heard, ReplyFault, ReplyReader};
+use crate::smtp::caller::reader::{Heard, ReplyReader};
 use content::ContentEnd;
 use lmtp::Translated;
+pub use words::{BridgeFault, Dialect, Output, Passed};
 
 /// Octets of one command line; the longest real one is an AUTH line (RFC 4954 §4).
 const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Addresses of a message that are remembered for its line in the log.
 const NOTED_MAX: usize = 100;
-
-/// What the target speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// SMTP.
-    Smtp,
-    /// LMTP (RFC 2033).
-    Lmtp,
-}
-
-/// A message that the target has answered for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Passed {
-    /// The reverse-path as given, without brackets.
-    pub from: String,
-    /// The recipients that the target accepted, without brackets; at most 100 are remembered.
-    pub to: Vec<String>,
-    /// Octets of content on the wire.
-    pub octets: u64,
-    /// The reply to the whole message, for people.
-    pub reply: String,
-    /// Whether it was 2yz: the mail is the target's now.
-    pub taken: bool,
-}
-
-/// Why the bridge cannot go on. Both connections must be closed; the provider keeps what was not answered 250.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BridgeFault {
-    /// The provider sends a line without end.
-    EndlessLine,
-    /// What the target sends is no reply.
-    Target(ReplyFault),
-    /// The target answered 2yz or 3yz before the content was over: the two disagree where it ends.
-    OutOfStep,
-}
-
-impl std::fmt::Display for BridgeFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::EndlessLine => f.write_str("the provider sends a line without end"),
-            Self::Target(fault) => write!(f, "the target's reply cannot be understood: {fault}"),
-            Self::OutOfStep => f.write_str("the target answered before the content was over"),
-        }
-    }
-}
-
-/// Where the bridge puts what it makes of its input.
-#[derive(Debug, Default)]
-pub struct Output {
-    /// For the target.
-    pub to_target: Vec<u8>,
-    /// For the provider.
-    pub to_provider: Vec<u8>,
-    /// Messages that were answered for.
-    pub passed: Vec<Passed>,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
@@ -110,6 +56,7 @@ enum Asked {
     Message,
     /// RSET: the transaction is gone.
     Reset,
+    Quit,
     Other,
 }
 
@@ -129,6 +76,7 @@ pub struct Bridge {
     /// The target refused before the content was over.
     answered_early: bool,
     stopping: bool,
+    has_quit: bool,
 }
 
 impl Bridge {
@@ -147,6 +95,7 @@ impl Bridge {
             accepted: 0,
             answered_early: false,
             stopping: false,
+            has_quit: false,
         }
     }
 
@@ -220,10 +169,28 @@ impl Bridge {
         self.state == State::Stopped
     }
 
-    /// Whether a message is under way.
+    /// Whether the provider has said QUIT.
     #[must_use]
-    pub fn is_in_transaction(&self) -> bool {
-        self.transaction.is_some()
+    pub fn has_quit(&self) -> bool {
+        self.has_quit
+    }
+
+    /// Whether QUIT was said and answered.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.has_quit && !matches!(self.state, State::Asked(_))
+    }
+
+    /// Whether bytes of the provider would be taken now.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        !matches!(self.state, State::Greeting | State::Asked(_))
+    }
+
+    /// Whether the content of a message is passing.
+    #[must_use]
+    pub fn is_in_content(&self) -> bool {
+        matches!(self.state, State::Content(_) | State::Chunk { .. })
     }
 
     fn say_goodbye(&mut self, out: &mut Output) {
@@ -280,6 +247,10 @@ impl Bridge {
             }
             "DATA" => Asked::Data,
             "RSET" => Asked::Reset,
+            "QUIT" => {
+                self.has_quit = true;
+                Asked::Quit
+            }
             _ => Asked::Other,
         };
         let is_hello = matches!(asked, Asked::Ehlo | Asked::Helo);

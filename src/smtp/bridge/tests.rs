@@ -2,6 +2,7 @@
 //! the bridge for them. Each runs whole and octet by octet.
 
 use super::*;
+use crate::smtp::caller::reader::ReplyFault;
 
 struct Stage {
     bridge: Bridge,
