@@ -11,8 +11,10 @@
 //! | 2 | [`provider`] | decisions: intake, account, turn, drain |
 //! | 3 | [`net`] | the shell: sockets, TLS, time |
 //! | 4 | [`app`] | the program: configuration, control socket, one file a command |
+//! | 4 | [`fetch`] | the customer's side: calls a provider and hands the mail to a local server |
 
 pub mod app;
+pub mod fetch;
 pub mod mail;
 pub mod net;
 pub mod provider;

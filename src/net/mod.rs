@@ -5,7 +5,9 @@
 pub mod clock;
 pub mod dial;
 pub mod http;
+pub mod patience;
 pub mod serve;
 pub mod stop;
 pub mod tls;
+pub mod unix;
 pub mod wire;

@@ -11,6 +11,8 @@ pub mod data;
 pub mod extension;
 pub mod inbox;
 pub mod param;
+pub mod bridge;
+pub mod caller;
 pub mod refusal;
 pub mod reply;
 pub mod sasl;

@@ -7,6 +7,7 @@
 //! gives a [`Move`]; a failed exchange leaves nothing behind.
 
 mod cram_md5;
+pub mod client;
 pub mod credential;
 mod external;
 mod plain;

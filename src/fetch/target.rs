@@ -1,0 +1,199 @@
+//! Where the mail goes: a mail server that speaks SMTP or LMTP, a Maildir, or an mbox file.
+//!
+//! Parsed from the command line; opened by the call before it sends ATRN, so that a target that is down costs
+//! nothing. A server counts as open once it has greeted with 220.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures::AsyncReadExt as _;
+
+use super::account::split_host;
+use crate::net::patience::within;
+use crate::net::wire::Stream;
+use crate::net::{dial, unix};
+use crate::smtp::bridge::Dialect;
+use crate::smtp::caller::reader::ReplyReader;
+
+/// Patience for the greeting of a local server.
+const GREETING_SECONDS_MAX: u64 = 60;
+/// A connection older than this is opened anew before mail goes through it: servers drop idle clients after five
+/// minutes, and the reply to ATRN may take longer.
+const FRESH_SECONDS_MAX: u64 = 60;
+
+/// Where the mail goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `smtp://host:port`.
+    Smtp(String, u16),
+    /// `lmtp://host:port`.
+    Lmtp(String, u16),
+    /// `lmtp:///path`.
+    LmtpSocket(PathBuf),
+    /// `maildir:DIR`.
+    Maildir(PathBuf),
+    /// `mbox:FILE`.
+    Mbox(PathBuf),
+}
+
+/// Why a text is no target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetError(String);
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "target \"{}\": expected smtp://host:port, lmtp://host:port, lmtp:///path, maildir:DIR or mbox:FILE",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for TargetError {}
+
+impl std::str::FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        Self::parse(text).ok_or_else(|| TargetError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at =
+            |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        match self {
+            Self::Smtp(host, port) => write!(f, "smtp://{}:{port}", at(host)),
+            Self::Lmtp(host, port) => write!(f, "lmtp://{}:{port}", at(host)),
+            Self::LmtpSocket(path) => write!(f, "lmtp://{}", path.display()),
+            Self::Maildir(path) => write!(f, "maildir:{}", path.display()),
+            Self::Mbox(path) => write!(f, "mbox:{}", path.display()),
+        }
+    }
+}
+
+impl Target {
+    fn parse(text: &str) -> Option<Self> {
+        let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+        if let Some(dir) = text.strip_prefix("maildir:") {
+            return path(dir).map(Self::Maildir);
+        }
+        if let Some(file) = text.strip_prefix("mbox:") {
+            return path(file).map(Self::Mbox);
+        }
+        let (scheme, place) = text.split_once("://")?;
+        if scheme == "lmtp" && place.len() > 1 && place.starts_with('/') {
+            return path(place).map(Self::LmtpSocket);
+        }
+        let (host, port) = split_host(place.strip_suffix('/').unwrap_or(place))?;
+        match scheme {
+            "smtp" => Some(Self::Smtp(host, port.unwrap_or(25))),
+            // LMTP has no port of its own, and must not use 25 (RFC 2033 §5).
+            "lmtp" => port.map(|port| Self::Lmtp(host, port)),
+            _ => None,
+        }
+    }
+
+    /// The folder or file, if the mail goes to one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Maildir(path) | Self::Mbox(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
+/// A mail server that has greeted.
+pub(super) struct Opened {
+    pub(super) stream: Box<dyn Stream>,
+    pub(super) dialect: Dialect,
+    /// What it has said so far: its greeting.
+    pub(super) said: Vec<u8>,
+    since: Instant,
+}
+
+impl Opened {
+    /// Whether it has been idle so briefly that it surely still listens.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.since.elapsed() < Duration::from_secs(FRESH_SECONDS_MAX)
+    }
+}
+
+/// Connects to the server of `target` and reads its greeting.
+///
+/// # Errors
+/// What the system or the server says; a greeting other than 220 is one.
+pub(super) async fn open(target: &Target) -> io::Result<Opened> {
+    let patience = Duration::from_secs(GREETING_SECONDS_MAX);
+    match within(patience, open_patiently(target)).await {
+        Some(outcome) => outcome,
+        None => Err(io::Error::new(io::ErrorKind::TimedOut, "no greeting in time")),
+    }
+}
+
+async fn open_patiently(target: &Target) -> io::Result<Opened> {
+    let (mut stream, dialect) = match target {
+        Target::Smtp(host, port) => (dial::connect(host, *port).await?.stream, Dialect::Smtp),
+        Target::Lmtp(host, port) => (dial::connect(host, *port).await?.stream, Dialect::Lmtp),
+        Target::LmtpSocket(path) => (unix::connect(path).await?, Dialect::Lmtp),
+        Target::Maildir(_) | Target::Mbox(_) => {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "not a server"));
+        }
+    };
+    let mut said = Vec::new();
+    let mut reader = ReplyReader::default();
+    let mut buffer = [0u8; 1024];
+    loop {
+        let length = stream.read(&mut buffer).await?;
+        if length == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without a greeting"));
+        }
+        said.extend_from_slice(&buffer[..length]);
+        reader.push(&buffer[..length]);
+        match reader.next_reply() {
+            Ok(None) => {}
+            Ok(Some(greeting)) if greeting.code == 220 => {
+                return Ok(Opened { stream, dialect, said, since: Instant::now() });
+            }
+            Ok(Some(greeting)) => return Err(io::Error::other(greeting.summary())),
+            Err(fault) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, fault.to_string()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_print_as_they_are_read() {
+        for text in [
+            "smtp://localhost:25",
+            "smtp://[::1]:2525",
+            "lmtp://127.0.0.1:24",
+            "lmtp:///run/dovecot/lmtp",
+            "maildir:/home/a/Maildir",
+            "mbox:/var/mail/a",
+        ] {
+            let target: Target = text.parse().expect("a target");
+            assert_eq!(target.to_string(), text);
+        }
+        assert_eq!("smtp://mx".parse(), Ok(Target::Smtp("mx".into(), 25)));
+    }
+
+    #[test]
+    fn other_texts_are_no_targets() {
+        for text in
+            ["", "smtp:", "smtp://", "lmtp://host", "lmtp:///", "maildir:", "mbox:", "http://a:1"]
+        {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+    }
+}
