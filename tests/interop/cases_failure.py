@@ -83,7 +83,8 @@ def wrong_login(ground):
     sending.by_swaks(ground, provider.mx, [messages.plain("ours"), messages.plain("theirs", to="x@second.example")])
     behind = Exim.behind(ground).start()
     run = collecting.collect(ground, provider, behind.port, password="guessed")
-    equal(run.status, collecting.LOGIN_REFUSED, "fetchmail's exit with a wrong password")
+    check("< 535 " in run.said and run.status != collecting.DONE,
+          f"no 535 for a wrong password, or fetchmail's exit is 0: {run.said[-400:]}")
     run = collecting.collect(ground, provider, behind.port, domains=("second.example",))
     check("< 450 " in run.said, f"no 450 for a foreign domain: {run.said[-400:]}")
     run = collecting.collect(ground, provider, behind.port, domains=("demo.example", "second.example"))

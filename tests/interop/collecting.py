@@ -9,10 +9,6 @@ from ground import equal
 
 # fetchmail's exit codes (its manual, "EXIT CODES"). In ODMR mode 453 is no failure to it: DONE.
 DONE = 0
-SOCKET_FAULT = 2
-LOGIN_REFUSED = 3
-PROTOCOL_FAULT = 4
-SMTP_FAULT = 10
 
 
 class Collected:

@@ -4,11 +4,13 @@ Used by every other file here; knows nothing of mail. Everything started through
 """
 
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 POLL_SECONDS = 0.05
@@ -53,17 +55,29 @@ def is_listening(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+# Below the range from which the kernel takes the ports of outgoing connections, so that none of those gets in the way.
+PORTS = iter(random.sample(range(12000, 32000), 20000))
+PORTS_LOCK = threading.Lock()
+
+
 def free_ports(count):
-    """Distinct loopback ports that nothing listens on; held together, so that none is given twice."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
+    """Loopback ports that nothing listens on; none is given twice in one run."""
+    ports = []
+    while len(ports) < count:
+        with PORTS_LOCK:
+            port = next(PORTS)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        ports.append(port)
     return ports
 
 
 class Ground:
     """The folder and the processes of one case."""
+
+    opened = []
 
     def __init__(self, name, parent=None):
         if parent:
@@ -76,6 +90,7 @@ class Ground:
         # Postfix and Exim give up root and must still reach their folders below.
         os.chmod(self.folder, 0o755)
         self.started = []
+        Ground.opened.append(self)
 
     def path(self, *parts):
         """A path in the folder of this case."""
@@ -132,10 +147,11 @@ class Ground:
 
     def close(self):
         """Kills what still runs and removes the folder, unless it is to be kept."""
-        for process in self.started:
+        for process in list(self.started):
             end_group(process, signal.SIGKILL)
             process.wait()
         self.started.clear()
+        Ground.opened.remove(self)
         if not self.is_kept:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -1,6 +1,7 @@
-"""Runs the cases one after the other and reports each: called by `run`, which has fetched the programs."""
+"""Runs the cases, a few at a time, and reports each: called by `run`, which has fetched the programs."""
 
 import argparse
+import concurrent.futures
 import os
 import signal
 import sys
@@ -11,14 +12,13 @@ from ground import Failed, Ground
 from registry import CASES
 
 # Importing a file of cases puts its cases on the list.
-import cases_failure  # noqa: F401
-import cases_mail  # noqa: F401
 import cases_volume  # noqa: F401
+import cases_mail  # noqa: F401
+import cases_failure  # noqa: F401
 
 
-def run_case(one, parent):
+def why_failed(one, ground):
     """Runs one case; returns why it failed, or none."""
-    ground = Ground(one.name, parent)
     try:
         one.body(ground)
         return None
@@ -31,6 +31,26 @@ def run_case(one, parent):
         ground.close()
 
 
+def run_case(one, parent):
+    """Runs one case and prints its line; returns whether it passed."""
+    begun = time.monotonic()
+    why = why_failed(one, Ground(one.name, parent))
+    seconds = time.monotonic() - begun
+    if why is None:
+        print(f"ok {one.name} ({seconds:.1f} s)", flush=True)
+    else:
+        print(f"FAIL {one.name} {' '.join(why.split())}", flush=True)
+    return why is None
+
+
+def stop_all(number, _frame):
+    """An end from outside: kills what the running cases started, and is gone."""
+    for ground in list(Ground.opened):
+        ground.close()
+    print("stopped before the end", file=sys.stderr, flush=True)
+    os._exit(128 + number)
+
+
 def main():
     """Reads the arguments, runs the chosen cases, returns the exit status."""
     arguments = argparse.ArgumentParser(prog="tests/interop/run")
@@ -38,6 +58,8 @@ def main():
     arguments.add_argument("-l", dest="is_listing", action="store_true")
     arguments.add_argument("--extra", action="store_true")
     arguments.add_argument("--keep", action="store_true")
+    # The longest cases wait for the network's timers, not for the processor: fetchmail hands every message on line by line.
+    arguments.add_argument("--jobs", type=int, default=4, metavar="N")
     chosen = arguments.parse_args()
     cases = [one for one in CASES
              if (chosen.extra or chosen.names or not one.is_extra)
@@ -49,22 +71,15 @@ def main():
     if not cases:
         print("no case has such a name", file=sys.stderr)
         return 2
-    # So that an end from outside runs the `finally` that kills what was started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, stop_all)
+    signal.signal(signal.SIGINT, stop_all)
     parent = None
     if chosen.keep:
         parent = os.path.join(os.path.abspath(os.environ.get("RESTANTE_INTEROP_CACHE", "target/interop")), "cases")
         os.makedirs(parent, exist_ok=True)
-    failed = 0
-    for one in cases:
-        begun = time.monotonic()
-        why = run_case(one, parent)
-        seconds = time.monotonic() - begun
-        if why is None:
-            print(f"ok {one.name} ({seconds:.1f} s)", flush=True)
-        else:
-            failed += 1
-            print(f"FAIL {one.name} {' '.join(why.split())}", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(chosen.jobs) as pool:
+        running = [pool.submit(run_case, one, parent) for one in cases]
+        failed = sum(not future.result() for future in concurrent.futures.as_completed(running))
     print(f"{len(cases) - failed} passed, {failed} failed", flush=True)
     return 1 if failed else 0
 
