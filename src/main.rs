@@ -1,3 +1,5 @@
 //! Arguments to command; nothing else.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    restante::app::command::main()
+}

@@ -4,5 +4,13 @@
 //! `interface.md`, the contract with operators and their scripts.
 
 pub mod admin;
+pub mod backend;
+pub mod cli;
+pub mod command;
 pub mod config;
 pub mod pages;
+pub mod control;
+pub mod logging;
+pub mod output;
+pub mod quickstart;
+pub mod run;

@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 
 use crate::mail::{CustomerName, Domain, QueueId, Timestamp};
 use crate::provider::Office;
+use crate::provider::ledger::TARGET;
 use crate::store::{DirectoryError, Filter, QueueAction, StateFilter, StoreError};
 
 pub use password::Password;
@@ -290,8 +291,12 @@ pub async fn perform(
     let answer = dispatch(office, request, items).await;
     if let Some(what) = change {
         match &answer {
-            Ok(done) => log::info!(who, what, result = done.for_log(); "admin"),
-            Err(refused) => log::warn!(who, what, result = refused.what.as_str(); "admin-refused"),
+            Ok(done) => {
+                log::info!(target: TARGET, who = who, what = what, result = done.for_log(); "admin")
+            }
+            Err(refused) => {
+                log::warn!(target: TARGET, who = who, what = what, result = refused.what.as_str(); "admin-refused")
+            }
         }
     }
     answer

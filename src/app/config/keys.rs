@@ -64,7 +64,6 @@ impl Key {
 /// value (as TOML) that says just that and therefore holds. `check` warns of every one that a file sets
 /// otherwise, and `customer set` of every such setting. Shrinks to nothing.
 pub const PENDING: &[(&str, &str, &str)] = &[
-    ("listen.http", "no HTTP listener is opened", "[]"),
     ("tls.client_ca", "client certificates are not asked for", ""),
     (
         "auth.delay_after_failures",

@@ -1,0 +1,342 @@
+//! The command line: every command and option, with the help that teaches them.
+//!
+//! Read by `main`; the completions and man pages are made from it as well. It checks the form of arguments and
+//! does nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::admin::{Select, State};
+use super::config::units;
+use crate::mail::{CustomerName, Domain, QueueId};
+
+/// Holds mail for servers that have no fixed address, until they call for it (RFC 2645, ATRN).
+#[derive(Debug, Parser)]
+#[command(
+    name = "restante",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "Start with `restante quickstart`: it sets up a provider on this machine and prints the \
+                  commands that send a message through it.\n\nExit status: 0 done; 1 what was asked for failed; \
+                  2 wrong usage or a bad configuration."
+)]
+pub struct Cli {
+    /// The configuration [default: $RESTANTE_CONFIG, else /etc/restante/restante.toml]
+    #[arg(short = 'c', long = "config", global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print one JSON object a line instead of text
+    #[arg(long, global = true, conflicts_with = "json")]
+    pub json_lines: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the provider in the foreground
+    ///
+    /// SIGTERM and SIGINT end it in order: running drains come to their next safe point, then the store is closed.
+    /// SIGHUP reads the configuration again: certificates, limits and log level change, and no connection is lost.
+    Serve,
+    /// Set up a provider to try out, and run it
+    ///
+    /// In a new or empty DIR: writes a commented configuration and a self-signed certificate, creates the customer
+    /// `demo` for `demo.example` with a generated password, prints the commands to send a message and to collect
+    /// it, and serves on 127.0.0.1 (mx 2525, mxs 4650, odmr 3660, odmrs 3661). In a DIR that it made before, it
+    /// serves what is there.
+    Quickstart {
+        /// Where to put everything
+        #[arg(default_value = "./restante-data", value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Read the configuration and say every fault with file, line and column
+    Check {
+        /// Print the effective settings as well, each with where it comes from
+        #[arg(long)]
+        show: bool,
+    },
+    /// Customers: who collects mail here
+    #[command(subcommand)]
+    Customer(CustomerCommand),
+    /// Domains of customers; each belongs to one customer only
+    #[command(subcommand)]
+    Domain(DomainCommand),
+    /// The mail that waits
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// A snapshot: listeners, sessions, queues, and how the last drain of each customer ended
+    Status,
+    /// Print shell completions
+    ///
+    /// For example: restante completions bash > /etc/bash_completion.d/restante
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into DIR
+    Man {
+        /// An existing folder
+        dir: PathBuf,
+    },
+}
+
+/// `restante customer …`
+#[derive(Debug, Subcommand)]
+pub enum CustomerCommand {
+    /// Create a customer
+    ///
+    /// The name is also the login. Without --password-stdin a password is made and printed once; it is not stored
+    /// in a form from which it could be printed again.
+    Add {
+        /// 1 to 64 characters of a-z 0-9 . _ -
+        name: CustomerName,
+        /// A domain whose mail is held for this customer; may repeat
+        #[arg(long = "domain", required = true, value_name = "DOMAIN")]
+        domains: Vec<Domain>,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// All customers, with what waits for them
+    List,
+    /// One customer with its domains, logins and settings
+    Show {
+        /// Whom
+        name: CustomerName,
+    },
+    /// Replace the password of the customer's own login
+    Passwd {
+        /// Whose
+        name: CustomerName,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Refuse the customer's logins and new mail for it; queued mail stays
+    Suspend {
+        /// Whom
+        name: CustomerName,
+    },
+    /// End a suspension
+    Resume {
+        /// Whom
+        name: CustomerName,
+    },
+    /// Remove a customer; refused while mail is queued
+    Remove {
+        /// Whom
+        name: CustomerName,
+        /// Lose the queued mail
+        #[arg(long)]
+        discard_mail: bool,
+    },
+    /// Change a setting
+    #[command(after_help = settings_help())]
+    Set {
+        /// Whose
+        name: CustomerName,
+        /// Which, see below
+        key: String,
+        /// Its value, see below
+        value: String,
+    },
+    /// Put a setting back to the configuration's default
+    Unset {
+        /// Whose
+        name: CustomerName,
+        /// Which
+        key: String,
+    },
+    /// Further logins, each with a label: NAME/LABEL
+    #[command(subcommand)]
+    Credential(CredentialCommand),
+}
+
+/// `restante customer credential …`
+#[derive(Debug, Subcommand)]
+pub enum CredentialCommand {
+    /// Make another login, NAME/LABEL, with a password of its own
+    Add {
+        /// Whose
+        name: CustomerName,
+        /// What the login is for, as in `office`
+        #[arg(long)]
+        label: String,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// The customer's logins
+    List {
+        /// Whose
+        name: CustomerName,
+    },
+    /// Take a login back; `""` is the customer's own
+    Revoke {
+        /// Whose
+        name: CustomerName,
+        /// Which
+        label: String,
+    },
+}
+
+/// `restante domain …`
+#[derive(Debug, Subcommand)]
+pub enum DomainCommand {
+    /// Give a customer one more domain
+    Add {
+        /// Whom
+        customer: CustomerName,
+        /// Which
+        domain: Domain,
+    },
+    /// Take a domain from its customer; refused while mail is queued for it
+    #[command(override_usage = "restante domain remove [CUSTOMER] <DOMAIN>")]
+    Remove {
+        /// The domain, with or without its customer's name before it
+        #[arg(num_args = 1..=2, required = true, value_names = ["CUSTOMER", "DOMAIN"])]
+        names: Vec<String>,
+        /// Lose the queued mail
+        #[arg(long)]
+        discard_mail: bool,
+    },
+    /// Domains with their customers
+    List {
+        /// Of this customer only
+        customer: Option<CustomerName>,
+    },
+}
+
+/// `restante queue …`
+#[derive(Debug, Subcommand)]
+pub enum QueueCommand {
+    /// A line for each message in each domain's queue
+    List(FilterArgs),
+    /// One message: envelope, states, replies
+    Show {
+        /// Which
+        id: QueueId,
+        /// Print the content too, octet by octet as it arrived
+        #[arg(long)]
+        body: bool,
+    },
+    /// Keep messages back from their customer
+    Hold(ActionArgs),
+    /// Offer held and failed messages again
+    Release(ActionArgs),
+    /// Forget messages; nobody is told
+    Remove(ActionArgs),
+}
+
+/// Which messages; all conditions must hold.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filter (conditions are combined by and)")]
+pub struct FilterArgs {
+    /// These messages
+    #[arg(value_name = "ID")]
+    pub ids: Vec<QueueId>,
+    /// For this customer
+    #[arg(long, value_name = "NAME")]
+    pub customer: Option<CustomerName>,
+    /// For this domain
+    #[arg(long)]
+    pub domain: Option<Domain>,
+    /// The reverse-path contains this; `<>` is the null reverse-path
+    #[arg(long, value_name = "TEXT")]
+    pub sender: Option<String>,
+    /// A forward-path contains this
+    #[arg(long, value_name = "TEXT")]
+    pub recipient: Option<String>,
+    /// Arrived longer ago than this, as in 2d
+    #[arg(long, value_name = "TIME", value_parser = units::time)]
+    pub older: Option<u64>,
+    /// Arrived within this time, as in 1h
+    #[arg(long, value_name = "TIME", value_parser = units::time)]
+    pub newer: Option<u64>,
+    /// At least this large, as in "10 MiB"
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub larger: Option<u64>,
+    /// In this state
+    #[arg(long, value_enum)]
+    pub state: Option<StateArg>,
+    /// Refused for good by the customer's server; the same as --state failed
+    #[arg(long, conflicts_with = "state")]
+    pub failed: bool,
+}
+
+impl FilterArgs {
+    /// As it is asked.
+    #[must_use]
+    pub fn select(&self) -> Select {
+        Select {
+            ids: self.ids.clone(),
+            customer: self.customer.clone(),
+            domain: self.domain.clone(),
+            sender: self.sender.clone(),
+            recipient: self.recipient.clone(),
+            older: self.older,
+            newer: self.newer,
+            larger: self.larger,
+            state: if self.failed { Some(State::Failed) } else { self.state.map(State::from) },
+        }
+    }
+}
+
+/// Which messages, and how carefully.
+#[derive(Debug, Args)]
+pub struct ActionArgs {
+    /// Which
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// All messages of all customers
+    #[arg(long)]
+    pub all: bool,
+    /// Only list what is meant
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask when a filter means more than one message
+    #[arg(short = 'y', long)]
+    pub yes: bool,
+}
+
+/// States by name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum StateArg {
+    /// Waiting, never refused
+    Queued,
+    /// On its way right now
+    Draining,
+    /// Waiting after a 4xx of the customer's server
+    Deferred,
+    /// Held by the operator
+    Held,
+    /// Refused for good by the customer's server
+    Failed,
+}
+
+impl From<StateArg> for State {
+    fn from(state: StateArg) -> Self {
+        match state {
+            StateArg::Queued => Self::Queued,
+            StateArg::Draining => Self::Draining,
+            StateArg::Deferred => Self::Deferred,
+            StateArg::Held => Self::Held,
+            StateArg::Failed => Self::Failed,
+        }
+    }
+}
+
+fn settings_help() -> String {
+    let mut help = String::from("Settings:\n");
+    for (key, form) in super::admin::settings::KEYS {
+        help += &format!("  {key:<18} {form}\n");
+    }
+    help
+}

@@ -1,0 +1,205 @@
+//! `restante queue …`: the mail that waits.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use super::{Failure, ask, unexpected};
+use crate::app::admin::{Done, Item, Message, Refused, Request, Select};
+use crate::app::backend::Backend;
+use crate::app::cli::{ActionArgs, QueueCommand};
+use crate::app::config::units;
+use crate::app::output::Out;
+use crate::mail::QueueId;
+use crate::store::QueueAction;
+
+pub(super) fn run(command: QueueCommand, desk: &mut Backend, out: &mut Out) -> Result<(), Failure> {
+    match command {
+        QueueCommand::List(filter) => list(filter.select(), desk, out)?,
+        QueueCommand::Show { id, body } => show(id, body, desk, out)?,
+        QueueCommand::Hold(args) => act(&args, QueueAction::Hold, desk, out)?,
+        QueueCommand::Release(args) => act(&args, QueueAction::Release, desk, out)?,
+        QueueCommand::Remove(args) => act(&args, QueueAction::Remove, desk, out)?,
+    }
+    Ok(())
+}
+
+/// Lines as they come: a queue of a million is not held in memory, so the columns have fixed widths.
+fn list(filter: Select, desk: &mut Backend, out: &mut Out) -> Result<(), Refused> {
+    let (mut messages, mut bytes, mut last) = (0u64, 0u64, None);
+    out.begin_list("messages")?;
+    desk.ask(Request::QueueList { filter }, &mut |item| {
+        let Item::Message(message) = item else { return Err(unexpected()) };
+        if !out.is_text() {
+            return out.element(&message);
+        }
+        if last.is_none() {
+            out.line(&row(["ID", "DOMAIN", "SIZE", "AGE", "TRIES", "STATE", "FROM", "TO"]))?;
+        }
+        if last != Some(message.id) {
+            messages += 1;
+            bytes += message.size;
+        }
+        last = Some(message.id);
+        out.line(&message_row(&message))
+    })?;
+    out.end_list()?;
+    if !out.is_text() {
+        return Ok(());
+    }
+    match messages {
+        0 => out.line("no messages"),
+        1 => out.line(&format!("-- 1 message, {}", units::about_size(bytes))),
+        many => out.line(&format!("-- {many} messages, {}", units::about_size(bytes))),
+    }
+}
+
+fn row(cells: [&str; 8]) -> String {
+    let [id, domain, size, age, tries, state, from, to] = cells;
+    format!("{id:<26}  {domain:<24}  {size:>9}  {age:>7}  {tries:>5}  {state:<8}  {from}  {to}")
+}
+
+fn message_row(message: &Message) -> String {
+    let paths: Vec<String> =
+        message.forward_paths.iter().map(|p| format!("<{}>", p.address)).collect();
+    row([
+        &message.id.to_string(),
+        message.domain.as_str(),
+        &units::about_size(message.size),
+        &units::about_time(message.age_seconds),
+        &message.attempts.to_string(),
+        message.state.word(),
+        &format!("<{}>", message.reverse_path),
+        &paths.join(","),
+    ])
+}
+
+fn show(id: QueueId, body: bool, desk: &mut Backend, out: &mut Out) -> Result<(), Refused> {
+    let mut content = Vec::new();
+    let text = out.is_text();
+    let done = desk.ask(Request::QueueShow { id, body }, &mut |item| match item {
+        // For people the content alone goes out, as it comes: it can be piped into a mail reader.
+        Item::Body(chunk) if text => out.octets(&chunk),
+        Item::Body(chunk) => {
+            content.extend_from_slice(&chunk);
+            Ok(())
+        }
+        _ => Err(unexpected()),
+    })?;
+    let Done::Message(message) = done else { return Err(unexpected()) };
+    if !text {
+        let mut document =
+            serde_json::to_value(&message).map_err(|error| Refused::new(error.to_string(), ""))?;
+        if body {
+            document["body"] = String::from_utf8_lossy(&content).into();
+        }
+        return out.json(&document);
+    }
+    if body { Ok(()) } else { show_envelope(&message, out) }
+}
+
+fn show_envelope(message: &Message, out: &mut Out) -> Result<(), Refused> {
+    out.line(&format!("id         {}", message.id))?;
+    out.line(&format!("state      {}", message.state.word()))?;
+    out.line(&format!("from       <{}>", message.reverse_path))?;
+    out.line(&format!("size       {} octets", message.size))?;
+    let age = units::about_time(message.age_seconds);
+    out.line(&format!("queued     {} ({age} ago)", message.queued_at))?;
+    out.line(&format!("expires    {}", message.expires_at))?;
+    out.line(&format!("attempts   {}", message.attempts))?;
+    if let Some(message_id) = &message.message_id {
+        out.line(&format!("message-id {message_id}"))?;
+    }
+    if message.line_breaks > 0 {
+        out.line(&format!(
+            "the line broke {} time(s) while it was on its way",
+            message.line_breaks
+        ))?;
+    }
+    for path in &message.forward_paths {
+        let (address, customer, state) = (&path.address, &path.customer, path.state.word());
+        out.line(&format!("to         <{address}> of {customer}: {state}"))?;
+        if let Some(reply) = &path.reply {
+            out.line(&format!("           {reply}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// `hold`, `release`, `remove`.
+fn act(
+    args: &ActionArgs,
+    action: QueueAction,
+    desk: &mut Backend,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let (word, past) = match action {
+        QueueAction::Hold => ("hold", "held"),
+        QueueAction::Release => ("release", "released"),
+        QueueAction::Remove => ("remove", "removed"),
+    };
+    let filter = args.filter.select();
+    let conditions = Select { ids: Vec::new(), ..filter.clone() } != Select::default();
+    if filter == Select::default() && !args.all {
+        let mend = "name ids or a filter such as --customer NAME, or --all";
+        return Err(Failure::Usage(Refused::new(format!("which messages shall I {word}?"), mend)));
+    }
+    if args.dry_run {
+        return dry_run(filter, word, desk, out);
+    }
+    if conditions || args.all {
+        confirm(&filter, word, args.yes, desk)?;
+    }
+    let ids = filter.ids.len();
+    let messages = count(ask(desk, Request::QueueApply { filter, action })?)?;
+    if messages == 0 && ids > 0 {
+        let mend = "it may have been collected meanwhile; see `restante queue list`";
+        return Err(
+            Refused::new(format!("there is nothing to {word}: no such message"), mend).into()
+        );
+    }
+    if out.is_text() {
+        return Ok(out.line(&format!("{past}: {messages} message(s)"))?);
+    }
+    Ok(out.json(&serde_json::json!({"action": word, "messages": messages, "dry_run": false}))?)
+}
+
+fn count(done: Done) -> Result<u64, Refused> {
+    match done {
+        Done::Count { messages } => Ok(messages),
+        _ => Err(unexpected()),
+    }
+}
+
+fn dry_run(filter: Select, word: &str, desk: &mut Backend, out: &mut Out) -> Result<(), Failure> {
+    if out.is_text() {
+        list(filter, desk, out)?;
+        return Ok(out.line(&format!("nothing was done; without --dry-run I would {word} these"))?);
+    }
+    let messages = count(ask(desk, Request::QueueCount { filter })?)?;
+    Ok(out.json(&serde_json::json!({"action": word, "messages": messages, "dry_run": true}))?)
+}
+
+/// Before anything is done to many: how many they are, and a yes.
+fn confirm(filter: &Select, word: &str, yes: bool, desk: &mut Backend) -> Result<(), Failure> {
+    let messages = count(ask(desk, Request::QueueCount { filter: filter.clone() })?)?;
+    if messages <= 1 {
+        return Ok(());
+    }
+    if yes {
+        eprintln!("{word}: {messages} messages are meant");
+        return Ok(());
+    }
+    let mend = "repeat with --yes, or look at them with --dry-run";
+    let refused = Refused::new(format!("{messages} messages are meant; nothing was done"), mend);
+    if !std::io::stdin().is_terminal() {
+        return Err(refused.into());
+    }
+    eprint!("{word} {messages} messages? [y/N] ");
+    // The question is on the screen or there is no screen; both ways the answer is read.
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    match read {
+        Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(refused.into()),
+    }
+}

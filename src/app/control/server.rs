@@ -1,0 +1,115 @@
+//! The provider's end of the control socket: one connection from first line to last.
+//!
+//! Called by `net::control` for each connection. Reads requests, has them performed, writes the answers at the
+//! pace of the reader. A line that is too long or no request ends the connection with a refusal.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+
+use super::{Ask, Line, VERSION};
+use crate::app::admin::{self, Item, Items, Refused};
+use crate::net::control::{Attend, Peer};
+use crate::net::wire::Stream;
+use crate::provider::Office;
+
+/// Longest request line in octets: a list of a million recipients fits.
+const LINE_BYTES_MAX: usize = 128 << 20;
+
+/// Serves an office over the control socket.
+pub struct Attendant(pub Arc<Office>);
+
+impl Attend for Attendant {
+    fn attend(self: Arc<Self>, stream: Box<dyn Stream>, peer: Peer) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let who = format!("uid={}", peer.uid);
+            // A command that went away before its answer is no news.
+            let _ = converse(&self.0, &who, stream).await;
+        })
+    }
+}
+
+/// Talks on one connection until its end; `who` is for the log.
+///
+/// # Errors
+/// The connection's.
+pub async fn converse(office: &Office, who: &str, stream: impl Stream) -> std::io::Result<()> {
+    let (reader, mut writer) = futures::AsyncReadExt::split(stream);
+    let mut reader = BufReader::new(reader);
+    let server = format!("restante {}", env!("CARGO_PKG_VERSION"));
+    write(&mut writer, &Line::Hello { version: VERSION, server }).await?;
+    while let Some(line) = read_line(&mut reader).await? {
+        let ask = match understand(&line) {
+            Ok(ask) => ask,
+            Err(refused) => return write(&mut writer, &Line::Refused(refused)).await,
+        };
+        let mut items = Lines(&mut writer);
+        let answer = admin::perform(office, who, ask.request, &mut items).await;
+        let last = answer.map_or_else(Line::Refused, Line::Done);
+        write(&mut writer, &last).await?;
+    }
+    Ok(())
+}
+
+fn understand(line: &[u8]) -> Result<Ask, Refused> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let same = "use the command of the same release as the running provider";
+    if let Ok(Version { version }) = serde_json::from_slice::<Version>(line) {
+        if version != VERSION {
+            return Err(Refused::new(
+                format!(
+                    "the provider speaks version {VERSION} of the control language, not {version}"
+                ),
+                same,
+            ));
+        }
+    }
+    serde_json::from_slice(line)
+        .map_err(|error| Refused::new(format!("the provider does not understand: {error}"), same))
+}
+
+/// One line without its end; nothing at the end of the connection.
+async fn read_line(reader: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    loop {
+        let buffer = reader.fill_buf().await?;
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        let (taken, complete) = match memchr::memchr(b'\n', buffer) {
+            Some(end) => (end, true),
+            None => (buffer.len(), false),
+        };
+        line.extend_from_slice(&buffer[..taken]);
+        reader.consume_unpin(taken + usize::from(complete));
+        if complete {
+            return Ok(Some(line));
+        }
+        if line.len() > LINE_BYTES_MAX {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+    }
+}
+
+async fn write(writer: &mut (impl AsyncWrite + Unpin), line: &Line) -> std::io::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    writer.write_all(&text).await?;
+    writer.flush().await
+}
+
+/// Items as lines.
+struct Lines<'a, W>(&'a mut W);
+
+impl<W: AsyncWrite + Unpin + Send> Items for Lines<'_, W> {
+    fn put(&mut self, item: Item) -> BoxFuture<'_, Result<(), Refused>> {
+        Box::pin(async move {
+            let sent = write(self.0, &Line::Item(item)).await;
+            sent.map_err(|error| Refused::new(format!("the command went away: {error}"), ""))
+        })
+    }
+}
