@@ -3,6 +3,7 @@
 //! The only room, with `app/run.rs`, that names the async runtime.
 
 pub mod clock;
+pub mod deliver;
 pub mod dial;
 pub mod http;
 pub mod stop;
