@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod control;
+pub mod deliver;
 pub mod dial;
 pub mod http;
 pub mod patience;

@@ -6,6 +6,8 @@
 mod account;
 pub mod board;
 pub mod desk;
+pub mod drain;
+pub mod errand;
 mod intake;
 pub mod ledger;
 pub mod office;
@@ -16,6 +18,8 @@ pub mod world;
 
 pub use board::Board;
 pub use desk::Desk;
+pub use drain::Drain;
+pub use errand::{Errand, Outbox};
 pub use office::Office;
-pub use policy::{DrainRules, Policy};
+pub use policy::{DrainRules, Policy, Window};
 pub use world::World;

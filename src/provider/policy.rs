@@ -30,6 +30,8 @@ pub struct Policy {
     pub tls_available: bool,
     /// `wait-for-mail` and `hold-open` for customers that set none.
     pub drain: Durations,
+    /// How much may be on its way to a customer and not yet recorded.
+    pub window: Window,
     /// Sessions on all listeners together.
     pub sessions_max: usize,
     /// Sessions from one address.
@@ -52,6 +54,7 @@ impl Policy {
             auth_failures_max: 3,
             tls_available: false,
             drain: Durations { wait_for_mail: Some(Seconds(0)), hold_open: Some(Seconds(0)) },
+            window: Window::default(),
             sessions_max: 10_000,
             sessions_per_address: 20,
         }
@@ -86,7 +89,25 @@ impl Policy {
             hold_open: pick(own.drain.hold_open, self.drain.hold_open),
             profile: own.client_profile.unwrap_or_default(),
             rejects: own.reject_policy.unwrap_or_default(),
+            window: self.window,
         }
+    }
+}
+
+/// How much may be on its way to a customer before it is recorded as delivered. After a cut at the wrong moment,
+/// so many messages at most may come twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Messages; with 1, each is recorded before the next MAIL.
+    pub messages: u64,
+    /// Octets of their contents; a single message may be larger.
+    pub bytes: u64,
+}
+
+impl Default for Window {
+    /// 512 messages, 16 MiB: fills a line of 100 ms at 1 Gbit/s.
+    fn default() -> Self {
+        Self { messages: 512, bytes: 16 << 20 }
     }
 }
 
@@ -101,4 +122,6 @@ pub struct DrainRules {
     pub profile: ClientProfile,
     /// What a 5yz means.
     pub rejects: RejectPolicy,
+    /// How much may be in doubt after a cut.
+    pub window: Window,
 }

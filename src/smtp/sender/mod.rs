@@ -335,6 +335,19 @@ impl Sender {
         self.replied
     }
 
+    /// Whether a transaction is in flight.
+    #[must_use]
+    pub fn is_in_transaction(&self) -> bool {
+        !self.transactions.is_empty()
+    }
+
+    /// Whether a group of commands was answered in part: RCPT or DATA is due, MAIL was answered.
+    #[must_use]
+    pub fn is_stuck_in_group(&self) -> bool {
+        let due = self.expected.front().map(|due| due.what);
+        self.is_pipelining() && matches!(due, Some(What::Rcpt(_) | What::Data))
+    }
+
     /// How long the next reply may take (RFC 5321 §4.5.3.2), counted from the last reply or from the moment
     /// when the command left, whichever is later. `None` when none is due.
     #[must_use]

@@ -1,0 +1,161 @@
+//! The carrier: moves octets between a wire and an errand, in both directions at once.
+//!
+//! Called by the server after the turn, and by the ETRN path and the relay with a dialled wire. One task does all:
+//! reading never waits for writing, so two full windows cannot block each other (RFC 2920 §3.1). It interprets
+//! nothing and decides nothing; what is said, and how long anything may take, is the errand's business.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, poll_fn, select};
+use futures::io::AsyncWriteExt;
+
+use super::stop::Stop;
+use super::wire::{Reversed, Stream, Wire};
+use crate::mail::Lease;
+use crate::provider::board::LastDrain;
+use crate::provider::drain::Way;
+use crate::provider::{Drain, Errand, Office};
+
+/// Octets read at once. Replies are short, and thousands of held connections each have such a place.
+const READ_BYTES: usize = 2 << 10;
+/// Rounds of work before other tasks get their turn.
+const ROUNDS_MAX: usize = 32;
+/// How long closing in order may take; nothing depends on it any more.
+const CLOSE_SECONDS_MAX: Duration = Duration::from_secs(5);
+
+/// Drains a reversed connection (RFC 2645 §5.3), to its end, and hands the lease back.
+pub async fn deliver(reversed: Reversed, office: &Arc<Office>, stop: &Stop) -> LastDrain {
+    let (wire, lease) = reversed.into_parts();
+    drain(wire, lease, Way::Atrn, office, stop).await
+}
+
+/// Drains a connection that we opened (RFC 1985 §5.1), to its end, and hands the lease back.
+pub async fn deliver_dialed(
+    wire: Wire,
+    lease: Lease,
+    office: &Arc<Office>,
+    stop: &Stop,
+) -> LastDrain {
+    drain(wire, lease, Way::Etrn, office, stop).await
+}
+
+async fn drain(
+    mut wire: Wire,
+    lease: Lease,
+    way: Way,
+    office: &Arc<Office>,
+    stop: &Stop,
+) -> LastDrain {
+    let mut drain = Drain::begin(office.clone(), lease, way, wire.tls.is_some()).await;
+    carry(&mut *wire.stream, &mut drain, stop).await;
+    let patience = office.world.wait(CLOSE_SECONDS_MAX);
+    // The outcome is settled first: a peer that does not close must not hold the lease.
+    let last = drain.finish().await;
+    select(wire.stream.close(), patience).await;
+    last
+}
+
+/// Carries an errand over a wire until it is over. The wire is left open.
+pub async fn carry(wire: &mut dyn Stream, errand: &mut dyn Errand, stop: &Stop) {
+    let mut carrier = Carrier {
+        wire,
+        errand,
+        stop: Some(stop.given().boxed()),
+        place: vec![0; READ_BYTES],
+        reads: true,
+        writes: true,
+        flushes: false,
+        is_portion_over: false,
+    };
+    poll_fn(|context| carrier.poll(context)).await;
+}
+
+struct Carrier<'a> {
+    wire: &'a mut dyn Stream,
+    errand: &'a mut dyn Errand,
+    stop: Option<BoxFuture<'a, ()>>,
+    place: Vec<u8>,
+    reads: bool,
+    writes: bool,
+    /// Something was written that was not flushed.
+    flushes: bool,
+    /// The next portion must wait for that flush.
+    is_portion_over: bool,
+}
+
+impl Carrier<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(stop) = self.stop.as_mut()
+            && stop.poll_unpin(context).is_ready()
+        {
+            self.stop = None;
+            self.errand.stop();
+        }
+        for _ in 0..ROUNDS_MAX {
+            let mut moved = self.read(context);
+            moved |= self.errand.work(context);
+            moved |= self.write(context);
+            if self.errand.is_over() {
+                return Poll::Ready(());
+            }
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn read(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.reads {
+            return false;
+        }
+        match Pin::new(&mut *self.wire).poll_read(context, &mut self.place) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(octets)) if octets > 0 => {
+                self.errand.received(&self.place[..octets]);
+                true
+            }
+            // The end of the stream, and an error is one, too. What had come before was read before.
+            Poll::Ready(_) => {
+                self.reads = false;
+                self.errand.ended();
+                true
+            }
+        }
+    }
+
+    fn write(&mut self, context: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while self.writes && !self.is_portion_over {
+            let Some(portion) = self.errand.outbox().first() else { break };
+            match Pin::new(&mut *self.wire).poll_write(context, portion) {
+                Poll::Pending => return moved,
+                Poll::Ready(Ok(octets)) if octets > 0 => {
+                    self.is_portion_over = self.errand.outbox().advance(octets);
+                    self.errand.left(octets);
+                    self.flushes = true;
+                    moved = true;
+                }
+                // Replies may still be there to be read; the end will be seen on that side.
+                Poll::Ready(_) => self.writes = false,
+            }
+        }
+        if !self.writes || !self.flushes {
+            return moved;
+        }
+        match Pin::new(&mut *self.wire).poll_flush(context) {
+            Poll::Pending => return moved,
+            Poll::Ready(Ok(())) => {
+                self.flushes = false;
+                moved |= std::mem::take(&mut self.is_portion_over);
+            }
+            Poll::Ready(Err(_)) => self.writes = false,
+        }
+        moved
+    }
+}

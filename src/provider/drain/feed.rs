@@ -1,0 +1,332 @@
+//! The feed: which message goes next, and its octets read ahead from the store.
+//!
+//! Called by the drain at each step. It pages through the leased queues in their order, splits a message's
+//! recipients where the server wants fewer in a transaction, and opens bodies before they are needed. What it
+//! holds is bounded by [`AHEAD_BYTES_MAX`] whatever the size of messages and queues. It decides nobody's fate.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
+
+use crate::mail::{Envelope, ForwardPath, Lease, QueueId, Timestamp};
+use crate::smtp::sender::{Extensions, Outgoing, Unfit};
+use crate::store::{BodyReader, Head, Position, Store, StoreError};
+
+/// Most octets of bodies read ahead, all messages together; one chunk of the store may come on top.
+pub(super) const AHEAD_BYTES_MAX: u64 = 256 << 10;
+/// The largest chunk that a store gives, in octets.
+const CHUNK_BYTES_MAX: u64 = 64 << 10;
+/// Bodies opened ahead.
+const OPEN_MAX: usize = 64;
+/// Messages asked for at once, and so many left make it ask again.
+const PAGE: usize = 128;
+/// Recipients in a transaction where the server names no limit (RFC 5321 §4.5.3.1.8).
+const RECIPIENTS_MAX: usize = 100;
+
+/// One transaction's worth of a message.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) id: QueueId,
+    pub(super) outgoing: Outgoing,
+    /// The store's index and the address of each recipient in the envelope.
+    pub(super) recipients: Vec<(u32, ForwardPath)>,
+    pub(super) arrived: Timestamp,
+}
+
+/// A parcel whose body is at hand.
+pub(super) struct Laden {
+    pub(super) parcel: Parcel,
+    pub(super) body: Body,
+}
+
+/// The octets of one message, read ahead by a chunk or more.
+pub(super) struct Body {
+    reader: Option<Box<dyn BodyReader>>,
+    chunks: VecDeque<Vec<u8>>,
+    held: u64,
+    /// Octets not yet read from the store.
+    unread: u64,
+    reading: Option<BoxFuture<'static, Read>>,
+    /// It could not be read on.
+    trouble: Option<StoreError>,
+}
+
+type Read = (Box<dyn BodyReader>, Result<Vec<u8>, StoreError>);
+
+/// What [`Feed::poll`] came upon.
+pub(super) enum News {
+    /// Something moved.
+    Moved,
+    /// A page came; it may hold messages that the drain knows already.
+    Page(Vec<Head>),
+    /// The server cannot take this one.
+    Unfit(Parcel, Unfit),
+    /// The body cannot be read now; the others can.
+    Unreadable(Parcel, StoreError),
+    /// The store refuses to go on.
+    Trouble(StoreError),
+}
+
+/// See the module's head.
+pub(super) struct Feed {
+    store: Arc<dyn Store>,
+    lease: Arc<Lease>,
+    page: Option<BoxFuture<'static, Result<Vec<Head>, StoreError>>>,
+    cursor: Option<Position>,
+    /// The queues have been seen to their end.
+    is_dry: bool,
+    heads: VecDeque<Head>,
+    parcels: VecDeque<Parcel>,
+    opening: FuturesOrdered<BoxFuture<'static, (Parcel, Result<Body, StoreError>)>>,
+    laden: VecDeque<Laden>,
+    /// Octets of first chunks in `opening` and `laden`.
+    ahead: u64,
+    next_tag: u64,
+}
+
+impl Feed {
+    pub(super) fn new(store: Arc<dyn Store>, lease: Arc<Lease>) -> Self {
+        Self {
+            store,
+            lease,
+            page: None,
+            cursor: None,
+            is_dry: false,
+            heads: VecDeque::new(),
+            parcels: VecDeque::new(),
+            opening: FuturesOrdered::new(),
+            laden: VecDeque::new(),
+            ahead: 0,
+            next_tag: 0,
+        }
+    }
+
+    /// Whether the queues were seen to their end and everything found was handed out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_dry && self.heads.is_empty() && self.parcels.is_empty() && self.is_unladen()
+    }
+
+    fn is_unladen(&self) -> bool {
+        self.opening.is_empty() && self.laden.is_empty()
+    }
+
+    /// Whether a page is on its way, read from the store before now.
+    pub(super) fn is_paging(&self) -> bool {
+        self.page.is_some()
+    }
+
+    /// Starts over from the beginning of the queues.
+    pub(super) fn restart(&mut self) {
+        self.cursor = None;
+        self.is_dry = false;
+    }
+
+    /// Gives up: nothing more is read.
+    pub(super) fn stop(&mut self) {
+        self.page = None;
+        self.is_dry = true;
+        self.heads.clear();
+        self.parcels.clear();
+        self.opening = FuturesOrdered::new();
+        self.laden.clear();
+        self.ahead = 0;
+    }
+
+    /// The heads of a page that are to be sent.
+    pub(super) fn accept(&mut self, heads: impl Iterator<Item = Head>) {
+        self.heads.extend(heads);
+    }
+
+    /// The size of the next parcel at hand.
+    pub(super) fn next_size(&self) -> Option<u64> {
+        self.laden.front().map(|laden| laden.parcel.outgoing.size)
+    }
+
+    pub(super) fn take(&mut self) -> Option<Laden> {
+        let laden = self.laden.pop_front()?;
+        self.ahead -= first_chunk(laden.parcel.outgoing.size);
+        Some(laden)
+    }
+
+    /// One step: at most one piece of news. `offers` is known once EHLO is through; before that only the first
+    /// page is fetched.
+    pub(super) fn poll(
+        &mut self,
+        offers: Option<&Extensions>,
+        context: &mut Context<'_>,
+    ) -> Option<News> {
+        if let Some(news) = self.poll_page(context) {
+            return Some(news);
+        }
+        let offers = offers?;
+        if let Some(news) = self.open_more(offers) {
+            return Some(news);
+        }
+        match self.opening.poll_next_unpin(context) {
+            Poll::Ready(Some((parcel, Ok(body)))) => {
+                self.laden.push_back(Laden { parcel, body });
+                Some(News::Moved)
+            }
+            Poll::Ready(Some((parcel, Err(error)))) => {
+                self.ahead -= first_chunk(parcel.outgoing.size);
+                Some(match error {
+                    StoreError::Broken(_) => News::Trouble(error),
+                    _ => News::Unreadable(parcel, error),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn poll_page(&mut self, context: &mut Context<'_>) -> Option<News> {
+        if self.page.is_none() && !self.is_dry && self.heads.len() < PAGE / 2 {
+            let (store, lease, after) = (self.store.clone(), self.lease.clone(), self.cursor);
+            self.page = Some(async move { store.next(&lease, after, PAGE).await }.boxed());
+        }
+        let page = self.page.as_mut()?;
+        let Poll::Ready(answer) = page.poll_unpin(context) else { return None };
+        self.page = None;
+        match answer {
+            Err(error) => Some(News::Trouble(error)),
+            Ok(heads) => {
+                self.is_dry = heads.is_empty();
+                self.cursor = heads.last().map(|head| head.position).or(self.cursor);
+                Some(News::Page(heads))
+            }
+        }
+    }
+
+    /// Splits and opens as far as the room for reading ahead goes.
+    fn open_more(&mut self, offers: &Extensions) -> Option<News> {
+        while self.opening.len() + self.laden.len() < OPEN_MAX {
+            if self.parcels.is_empty() {
+                let Some(head) = self.heads.pop_front() else { break };
+                self.split(head, offers);
+            }
+            let Some(next) = self.parcels.front() else { continue };
+            let room = first_chunk(next.outgoing.size);
+            if self.ahead + room > AHEAD_BYTES_MAX {
+                break;
+            }
+            let Some(parcel) = self.parcels.pop_front() else { break };
+            if let Err(unfit) = parcel.outgoing.check(offers) {
+                return Some(News::Unfit(parcel, unfit));
+            }
+            self.ahead += room;
+            self.opening.push_back(open(self.store.clone(), parcel).boxed());
+        }
+        None
+    }
+
+    fn split(&mut self, head: Head, offers: &Extensions) {
+        let max = offers.recipients_max.and_then(|max| usize::try_from(max).ok());
+        let max = max.unwrap_or(RECIPIENTS_MAX).min(RECIPIENTS_MAX);
+        for some in head.recipients.chunks(max) {
+            let envelope = Envelope {
+                recipients: some.iter().map(|held| held.recipient.clone()).collect(),
+                ..head.envelope.clone()
+            };
+            self.next_tag += 1;
+            let (facts, size) = (head.facts.clone(), head.facts.size);
+            self.parcels.push_back(Parcel {
+                id: head.id,
+                outgoing: Outgoing { tag: self.next_tag, envelope, facts, size },
+                recipients: some
+                    .iter()
+                    .map(|held| (held.index, held.recipient.forward_path.clone()))
+                    .collect(),
+                arrived: head.arrived,
+            });
+        }
+    }
+}
+
+const fn first_chunk(size: u64) -> u64 {
+    if size < CHUNK_BYTES_MAX { size } else { CHUNK_BYTES_MAX }
+}
+
+/// Opens the body and reads its first chunk. A small message is thereby read and checked as a whole before its
+/// transaction begins.
+async fn open(store: Arc<dyn Store>, parcel: Parcel) -> (Parcel, Result<Body, StoreError>) {
+    let size = parcel.outgoing.size;
+    let opened = async {
+        let mut reader = store.open_body(parcel.id, 0).await?;
+        if reader.size() != size {
+            return Err(StoreError::Corrupt(parcel.id));
+        }
+        let mut body = Body {
+            reader: None,
+            chunks: VecDeque::new(),
+            held: 0,
+            unread: size,
+            reading: None,
+            trouble: None,
+        };
+        if size > 0 {
+            let chunk = reader.read().await?;
+            body.take_in(parcel.id, chunk)?;
+        }
+        body.reader = (body.unread > 0).then_some(reader);
+        Ok(body)
+    };
+    let opened = opened.await;
+    (parcel, opened)
+}
+
+impl Body {
+    fn take_in(&mut self, id: QueueId, chunk: Vec<u8>) -> Result<(), StoreError> {
+        let octets = chunk.len() as u64;
+        if octets == 0 || octets > self.unread {
+            return Err(StoreError::Corrupt(id));
+        }
+        self.unread -= octets;
+        self.held += octets;
+        self.chunks.push_back(chunk);
+        Ok(())
+    }
+
+    /// Reads on; true if something moved.
+    pub(super) fn poll(&mut self, id: QueueId, context: &mut Context<'_>) -> bool {
+        if self.reading.is_none()
+            && self.held < AHEAD_BYTES_MAX
+            && let Some(mut reader) = self.reader.take()
+        {
+            self.reading = Some(
+                async move {
+                    let chunk = reader.read().await;
+                    (reader, chunk)
+                }
+                .boxed(),
+            );
+        }
+        let Some(reading) = self.reading.as_mut() else { return false };
+        let Poll::Ready((reader, chunk)) = reading.poll_unpin(context) else { return false };
+        self.reading = None;
+        match chunk.and_then(|chunk| self.take_in(id, chunk)) {
+            Ok(()) => self.reader = (self.unread > 0).then_some(reader),
+            Err(error) => self.trouble = Some(error),
+        }
+        true
+    }
+
+    /// The next chunk, and whether it is the last one; an empty body has one empty chunk. `None`: not yet.
+    ///
+    /// # Errors
+    /// The body cannot be read to its end.
+    pub(super) fn take(&mut self) -> Result<Option<(Vec<u8>, bool)>, StoreError> {
+        if let Some(chunk) = self.chunks.pop_front() {
+            self.held -= chunk.len() as u64;
+            let is_last = self.chunks.is_empty() && self.unread == 0;
+            return Ok(Some((chunk, is_last)));
+        }
+        match self.trouble.take() {
+            Some(error) => Err(error),
+            None if self.unread == 0 => Ok(Some((Vec::new(), true))),
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The drain: emptying a customer's queues over one wire, under a lease.
+//!
+//! Begun by the shell with the lease that the turn left; driven by it as an [`Errand`]. It feeds the sender from
+//! the store inside a window, has every outcome recorded before more than the window is in doubt, keeps the lease
+//! while there is progress, stays for new mail where the customer wants that, and always hands the lease back. It
+//! touches no socket, and looks at no reply: that is the sender's business.
+//!
+//! Keeps RFC 2645 §5.3; RFC 5321 §4.5.3.2 (time-outs), §4.5.4.1 (a new call is a new attempt), §6.1; decisions
+//! D-10 to D-16 of the requirements.
+
+mod books;
+mod clockwork;
+mod feed;
+mod lines;
+mod steering;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+
+use super::board::LastDrain;
+use super::errand::{Errand, Outbox};
+use super::office::Office;
+use super::policy::DrainRules;
+use crate::mail::{ClientProfile, Customer, Lease, Timestamp};
+use crate::smtp::sender::{Action, EndKind, Input, Sender, Style};
+use crate::store::{Changed, StoreError};
+use books::Books;
+use clockwork::Clockwork;
+use feed::{Body, Feed};
+
+/// How the customer was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// The customer called and the roles reversed (RFC 2645).
+    Atrn,
+    /// We connected to the customer (RFC 1985).
+    Etrn,
+}
+
+impl Way {
+    /// The word in the log (`path=`).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Atrn => "atrn",
+            Self::Etrn => "etrn",
+        }
+    }
+}
+
+/// A body that the sender is being fed with.
+struct Feeding {
+    id: crate::mail::QueueId,
+    body: Body,
+}
+
+/// See the module's head.
+pub struct Drain {
+    office: Arc<Office>,
+    lease: Arc<Lease>,
+    way: Way,
+    rules: DrainRules,
+    /// The customer as it was when the drain began.
+    customer: Option<Arc<Customer>>,
+    sender: Sender,
+    outbox: Outbox,
+    feed: Feed,
+    feeding: Option<Feeding>,
+    books: Books,
+    clockwork: Clockwork,
+    renewing: Option<BoxFuture<'static, Result<(), StoreError>>>,
+    hints: BoxStream<'static, Changed>,
+    /// Mail came since the queues were last looked through from their beginning.
+    is_hinted: bool,
+    is_ready: bool,
+    /// Everything is sent and recorded; the connection is held.
+    is_holding: bool,
+    /// A transaction was answered in full.
+    has_proof: bool,
+    /// Why no further message is begun.
+    leaving: Option<Leaving>,
+    ended: Option<(&'static str, Option<String>)>,
+    is_under_tls: bool,
+    is_line_by_line: bool,
+    started: Timestamp,
+    actions: Vec<Action>,
+}
+
+/// A reason to leave before the queues are empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Leaving {
+    word: &'static str,
+    detail: Option<String>,
+}
+
+impl Drain {
+    /// Begins a drain: what is left is to carry octets. `is_under_tls`: the wire is encrypted.
+    pub async fn begin(office: Arc<Office>, lease: Lease, way: Way, is_under_tls: bool) -> Self {
+        let policy = office.policy();
+        let customer = office.directory.customer(lease.customer()).await.ok().flatten();
+        let mut rules =
+            customer.as_deref().map(|customer| policy.drain_rules(customer)).unwrap_or_default();
+        if rules.profile == ClientProfile::Auto {
+            rules.profile = office.board.learnt_profile(lease.customer());
+        }
+        let is_line_by_line = rules.profile == ClientProfile::FetchmailTls;
+        let hostname = policy.hostname.clone();
+        let style = if is_line_by_line {
+            Style::fetchmail_tls(hostname)
+        } else {
+            Style::standard(hostname)
+        };
+        let mut outbox = Outbox::default();
+        if is_line_by_line {
+            outbox.keep_portions();
+        }
+        // Listen before looking: what arrives in between is seen by one of the two.
+        let hints = office.store.changes(lease.domains());
+        let lease = Arc::new(lease);
+        office.board.draining();
+        let books =
+            Books::new(office.clone(), lease.clone(), rules.window, rules.rejects, way.as_str());
+        let now = office.world.monotonic();
+        Self {
+            feed: Feed::new(office.store.clone(), lease.clone()),
+            clockwork: Clockwork::new(office.world.clone(), now, rules.hold_open),
+            started: office.world.now(),
+            sender: Sender::new(style),
+            office,
+            lease,
+            way,
+            rules,
+            customer,
+            outbox,
+            feeding: None,
+            books,
+            renewing: None,
+            hints,
+            is_hinted: false,
+            is_ready: false,
+            is_holding: false,
+            has_proof: false,
+            leaving: None,
+            ended: None,
+            is_under_tls,
+            is_line_by_line,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Records what is known, hands the lease back, and says how it went. To be called once the errand is over,
+    /// or was given up.
+    pub async fn finish(mut self) -> LastDrain {
+        self.tell(Input::Ended);
+        if let Err(error) = self.books.finish().await
+            && !matches!(error, StoreError::LostLease)
+        {
+            lines::trouble("settle", &self.lease, &error.to_string());
+        }
+        let (ended, detail) = match (self.ended.take(), self.leaving.take()) {
+            (Some(("quit", _)), Some(leaving)) => (leaving.word, leaving.detail),
+            (Some(ended), _) => ended,
+            (None, _) => (EndKind::Lost.as_str(), None),
+        };
+        let sums = self.books.sums;
+        let drain = LastDrain {
+            customer: self.lease.customer().clone(),
+            path: self.way.as_str().to_owned(),
+            started: self.started,
+            milliseconds: self.clockwork.milliseconds(),
+            delivered: sums.delivered,
+            deferred: sums.deferred,
+            failed: sums.failed,
+            messages: sums.messages,
+            bytes: sums.bytes,
+            ended: ended.to_owned(),
+            detail,
+        };
+        lines::drained(&drain);
+        self.office.board.drained(drain.clone());
+        self.release().await;
+        drain
+    }
+
+    /// All futures that share the lease end here, so that it is ours alone again.
+    async fn release(self) {
+        let Self { office, lease, feed, feeding, books, renewing, hints, .. } = self;
+        drop((feed, feeding, books, renewing, hints));
+        if let Ok(lease) = Arc::try_unwrap(lease)
+            && let Err(error) = office.store.release(lease).await
+        {
+            log::warn!(target: super::ledger::TARGET, error = error.to_string(); "store-trouble");
+        }
+    }
+
+    /// Tells the sender something and does what it says.
+    fn tell(&mut self, input: Input<'_>) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.sender.advance(input, &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Send(octets) => self.outbox.push(octets),
+                Action::Ready => self.is_ready = true,
+                Action::Fate { tag, recipient, fate } => self.books.fate(tag, recipient, fate),
+                Action::Finished(tag) => {
+                    self.has_proof = true;
+                    self.books.close(tag);
+                }
+                Action::DropBody => self.feeding = None,
+                Action::Over(end) => self.ended = Some((end.kind.as_str(), end.detail)),
+            }
+        }
+        self.actions = actions;
+    }
+
+    /// Begins no further message; what is under way is finished.
+    fn leave(&mut self, word: &'static str, detail: Option<String>) {
+        self.leaving.get_or_insert(Leaving { word, detail });
+    }
+
+    /// Stops in the middle.
+    fn abandon(&mut self, kind: EndKind, detail: String) {
+        self.feeding = None;
+        self.tell(Input::Abandon(kind, detail));
+    }
+}
+
+impl Errand for Drain {
+    fn received(&mut self, octets: &[u8]) {
+        let before = self.sender.replied();
+        self.tell(Input::Bytes(octets));
+        if self.sender.replied() > before {
+            self.clockwork.progressed();
+        }
+    }
+
+    fn ended(&mut self) {
+        self.tell(Input::Ended);
+    }
+
+    fn stop(&mut self) {
+        self.leave("shutdown", None);
+        if !self.is_ready {
+            self.abandon(EndKind::Lost, String::new());
+            self.ended = Some(("shutdown", None));
+        }
+    }
+
+    fn work(&mut self, context: &mut Context<'_>) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        let mut moved = self.poll_store(context);
+        while self.steer(context) {
+            moved = true;
+        }
+        moved | self.watch_the_clock(context)
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    fn left(&mut self, octets: usize) {
+        self.sender.left(octets);
+        self.clockwork.left(octets, self.outbox.is_empty());
+    }
+
+    fn is_over(&self) -> bool {
+        self.sender.is_over()
+    }
+}
+
+impl Drain {
+    /// Whatever the store has answered.
+    fn poll_store(&mut self, context: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        match self.books.poll(self.feed.is_paging(), context) {
+            Ok(done) => {
+                moved |= done;
+                if done {
+                    self.clockwork.settled();
+                }
+            }
+            Err(error) => {
+                self.fail("settle", &error);
+                return true;
+            }
+        }
+        while let Poll::Ready(Some(Changed)) = self.hints.poll_next_unpin(context) {
+            self.is_hinted = true;
+            moved = true;
+        }
+        if let Some(renewing) = self.renewing.as_mut()
+            && let Poll::Ready(answer) = renewing.poll_unpin(context)
+        {
+            self.renewing = None;
+            moved = true;
+            if let Err(error) = answer {
+                self.fail("renew", &error);
+            }
+        }
+        moved
+    }
+
+    /// The store says no: without the lease, or without a store, nothing more may be sent.
+    fn fail(&mut self, what: &'static str, error: &StoreError) {
+        let (kind, detail) = match error {
+            StoreError::LostLease => (
+                EndKind::LeaseLost,
+                "another connection of this customer has taken over".to_owned(),
+            ),
+            error => {
+                lines::trouble(what, &self.lease, &error.to_string());
+                (EndKind::Store, error.to_string())
+            }
+        };
+        self.feed.stop();
+        if self.is_ready && self.sender.is_idle() {
+            // Nothing is under way, so there is time for QUIT.
+            self.leave(kind.as_str(), Some(detail));
+        } else {
+            self.abandon(kind, detail);
+        }
+    }
+
+    fn renew(&mut self) {
+        if self.renewing.is_none() {
+            let (store, lease) = (self.office.store.clone(), self.lease.clone());
+            self.renewing = Some(async move { store.renew(&lease).await }.boxed());
+        }
+    }
+}
+
+/// Waits until a message is ready in one of these queues, at most `span`. True if there is one.
+pub async fn wait_for_mail(
+    office: &Office,
+    domains: &[crate::mail::Domain],
+    span: Duration,
+) -> Result<bool, StoreError> {
+    let mut hints = office.store.changes(domains);
+    let mut over = office.world.wait(span);
+    loop {
+        for domain in domains {
+            if office.store.count(domain).await?.ready > 0 {
+                return Ok(true);
+            }
+        }
+        match futures::future::select(hints.next(), over).await {
+            futures::future::Either::Left((Some(_), rest)) => over = rest,
+            _ => return Ok(false),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What the shell carries: whoever speaks over a wire, seen from the side of the bytes.
+//!
+//! Implemented by the drain; a relay can implement it as well. The shell moves octets between a wire and an
+//! errand and knows nothing else of it.
+
+use std::collections::VecDeque;
+use std::task::Context;
+
+/// Somebody who speaks over a wire and decides everything about it.
+pub trait Errand: Send {
+    /// Octets came in.
+    fn received(&mut self, octets: &[u8]);
+
+    /// The peer closed, or the wire broke; nothing will come any more.
+    fn ended(&mut self);
+
+    /// The provider stops: come to an end at the next safe point.
+    fn stop(&mut self);
+
+    /// Does what can be done now, and sees to being woken when there is more. True if anything changed: then
+    /// the shell tries to write, and calls again.
+    fn work(&mut self, context: &mut Context<'_>) -> bool;
+
+    /// What waits to be written.
+    fn outbox(&mut self) -> &mut Outbox;
+
+    /// So many octets of the outbox were handed to the wire.
+    fn left(&mut self, octets: usize);
+
+    /// Whether it is over and the wire can be closed.
+    fn is_over(&self) -> bool;
+}
+
+/// Octets on their way to the wire, in the portions in which they are to be written.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    portions: VecDeque<Vec<u8>>,
+    /// How much of the first portion is gone.
+    gone: usize,
+    octets: usize,
+    is_by_line: bool,
+}
+
+/// Small portions are gathered up to this size, so that a write is worth its price; in octets.
+const PORTION_BYTES: usize = 64 << 10;
+/// A portion of this size or more is passed on as it is, without being copied; in octets.
+const WHOLE_BYTES: usize = 16 << 10;
+
+impl Outbox {
+    /// Every portion is to be written and flushed for itself (see `Style::line_by_line`).
+    pub fn keep_portions(&mut self) {
+        self.is_by_line = true;
+    }
+
+    /// Appends.
+    pub fn push(&mut self, octets: Vec<u8>) {
+        if octets.is_empty() {
+            return;
+        }
+        self.octets += octets.len();
+        if !self.is_by_line
+            && octets.len() < WHOLE_BYTES
+            && let Some(last) = self.portions.back_mut()
+            && last.len() + octets.len() <= PORTION_BYTES
+        {
+            last.extend_from_slice(&octets);
+            return;
+        }
+        self.portions.push_back(octets);
+    }
+
+    /// The portion to write next, from where it was left.
+    #[must_use]
+    pub fn first(&self) -> Option<&[u8]> {
+        self.portions.front().map(|portion| &portion[self.gone..])
+    }
+
+    /// So many octets of [`Outbox::first`] were written. True if that ended a portion that is to be flushed for
+    /// itself.
+    pub fn advance(&mut self, octets: usize) -> bool {
+        self.octets -= octets;
+        self.gone += octets;
+        if self.portions.front().is_some_and(|portion| portion.len() == self.gone) {
+            self.portions.pop_front();
+            self.gone = 0;
+            if self.portions.is_empty() {
+                // Thousands of idle customers must not each keep the room of their busiest moment.
+                self.portions = VecDeque::new();
+            }
+            return self.is_by_line;
+        }
+        false
+    }
+
+    /// Octets waiting.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.octets
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.octets == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drained(outbox: &mut Outbox) -> Vec<Vec<u8>> {
+        let mut portions = Vec::new();
+        while let Some(first) = outbox.first() {
+            let portion = first.to_vec();
+            outbox.advance(1);
+            outbox.advance(portion.len() - 1);
+            portions.push(portion);
+        }
+        assert!(outbox.is_empty());
+        portions
+    }
+
+    #[test]
+    fn small_portions_are_gathered_and_large_ones_kept() {
+        let mut outbox = Outbox::default();
+        for part in [b"ab".to_vec(), b"cd".to_vec(), vec![b'x'; WHOLE_BYTES], b"e".to_vec()] {
+            outbox.push(part);
+        }
+        outbox.push(Vec::new());
+        assert_eq!(outbox.len(), 5 + WHOLE_BYTES);
+        let portions = drained(&mut outbox);
+        assert_eq!(portions[0], b"abcd");
+        assert_eq!(portions.len(), 2, "what follows a whole portion joins it while there is room");
+    }
+
+    #[test]
+    fn portions_stay_apart_by_line() {
+        let mut outbox = Outbox::default();
+        outbox.keep_portions();
+        outbox.push(b"a\r\n".to_vec());
+        outbox.push(b"b\r\n".to_vec());
+        assert!(!outbox.advance(2));
+        assert!(outbox.advance(1));
+        assert_eq!(outbox.first(), Some(&b"b\r\n"[..]));
+    }
+}
