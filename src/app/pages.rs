@@ -38,11 +38,9 @@ async fn page(office: &Office, path: &str) -> Page {
         "/readyz" => ready(office).await,
         "/style.css" => Page { status: 200, kind: "text/css", body: STYLE.into() },
         "/" | "/metrics" => match Snapshot::take(office).await {
-            Ok(snapshot) if path == "/" => Page {
-                status: 200,
-                kind: "text/html; charset=utf-8",
-                body: snapshot.html(office),
-            },
+            Ok(snapshot) if path == "/" => {
+                Page { status: 200, kind: "text/html; charset=utf-8", body: snapshot.html(office) }
+            }
             Ok(snapshot) => Page {
                 status: 200,
                 kind: "text/plain; version=0.0.4; charset=utf-8",
@@ -119,7 +117,11 @@ impl Snapshot {
         };
         gauge("domain_messages", "Messages waiting by domain.", &by_domain(&|c| c.messages));
         gauge("domain_bytes", "Octets waiting by domain.", &by_domain(&|c| c.bytes));
-        gauge("domain_oldest_seconds", "Age of the oldest by domain.", &by_domain(&|c| self.age(c)));
+        gauge(
+            "domain_oldest_seconds",
+            "Age of the oldest by domain.",
+            &by_domain(&|c| self.age(c)),
+        );
         let sessions = office.board.sessions();
         let kinds = [("mx", sessions.mx), ("odmr", sessions.odmr), ("drain", sessions.drains)];
         gauge("sessions", "Sessions now.", &kinds.map(|(k, n)| (format!("{{kind=\"{k}\"}}"), n)));

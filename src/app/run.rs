@@ -1,68 +1,196 @@
-//! The running provider: everything started, kept, reloaded and stopped in order.
+//! `serve`: everything is opened, bound and started here, and stopped again in order.
 //!
-//! Called by `serve` and `quickstart`. The only file outside `net` that names the async runtime.
+//! Called by the `serve` and `quickstart` commands. The only file outside `net` that names the async runtime.
+//! Nothing is served before everything is open and bound; a fault at start says what to mend and leaves nothing
+//! behind.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_std::task;
 use futures::StreamExt;
+use futures::channel::mpsc;
+use futures::future::{Either, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_async_std::Signals;
 
 use super::admin::Refused;
 use super::backend::open_store;
 use super::config::{self, Config};
 use super::control::server::Attendant;
-use super::logging;
+use super::{logging, pages};
 use crate::net::clock::RealWorld;
 use crate::net::control::Control;
+use crate::net::http;
+use crate::net::listen::{Bound, Place, bind_address};
+use crate::net::serve::Host;
 use crate::net::stop::Stop;
+use crate::net::tls::{MinimumVersion, ServerFiles, ServerTls};
 use crate::provider::Office;
+use crate::provider::board::Listener;
 use crate::provider::ledger::TARGET;
+use crate::smtp::Door;
 
-/// Serves until SIGTERM or SIGINT.
+/// How often certificates are looked at and the store gets its turn of background work.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(30);
+/// How long sessions and drains may take to come to their next safe point after the order to stop.
+const FAREWELL: Duration = Duration::from_secs(30);
+
+/// Runs the provider until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What could not be started.
+/// What could not be started, and what to do about it.
 pub fn serve(config: &Config) -> Result<(), Refused> {
-    async_std::task::block_on(run(config))
+    task::block_on(async {
+        let (store, directory) = open_store(config)?;
+        let world = Arc::new(RealWorld::default());
+        let office = Arc::new(Office::new(store, directory, world, config.policy()));
+        let outcome = run(config, &office).await;
+        let closed = office.store.close().await.map_err(Refused::from);
+        outcome.and(closed)
+    })
 }
 
-async fn run(config: &Config) -> Result<(), Refused> {
-    let trouble = |what: &str, error: std::io::Error| Refused::new(format!("{what}: {error}"), "");
-    let (store, directory) = open_store(config)?;
-    let world = Arc::new(RealWorld::default());
-    let office = Arc::new(Office::new(store, directory, world, config.policy()));
-    let (order, stop) = Stop::new();
+async fn run(config: &Config, office: &Arc<Office>) -> Result<(), Refused> {
+    let tls = certificate(config)?;
+    let bound = places(config)
+        .into_iter()
+        .map(|place| Bound::bind(place).map_err(|error| cannot_listen(&error)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let sites = config.listen.http.iter().map(|address| bind_address(*address));
+    let sites = sites.collect::<Result<Vec<_>, _>>().map_err(|error| cannot_listen(&error))?;
     let socket = config.control_socket();
-    let control = Control::bind(&socket).await.map_err(|error| trouble("control socket", error))?;
-    let attending =
-        async_std::task::spawn(control.serve(Arc::new(Attendant(office.clone())), stop.clone()));
-    let mut signals = signal_hook_async_std::Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(|error| trouble("signals", error))?;
+    let control = Control::bind(&socket).await.map_err(|error| {
+        Refused::new(format!("control socket {}: {error}", socket.display()), "")
+    })?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| Refused::new(format!("signals cannot be caught: {error}"), ""))?;
+    let (giver, stop) = Stop::new();
+    let host = Arc::new(Host { office: office.clone(), tls: tls.clone(), stop: stop.clone() });
+    let (alive, mut gone) = mpsc::channel::<()>(0);
+    for listener in bound {
+        office.board.listening(listener.describe().map_err(|error| cannot_listen(&error))?);
+        task::spawn(listener.accept(host.clone(), alive.clone()));
+    }
+    for site in sites {
+        let address = site.local_addr().map_err(|error| cannot_listen(&error))?;
+        office.board.listening(Listener { name: "http".into(), address });
+        task::spawn(http::serve(site, pages::pages(office.clone()), stop.clone()));
+    }
+    let attendant = Arc::new(Attendant(office.clone()));
+    let attending = task::spawn(control.serve(attendant, stop.clone()));
+    task::spawn(upkeep(office.clone(), tls.clone(), stop.clone()));
+    for Listener { name, address } in office.board.listeners() {
+        let address = address.to_string();
+        log::info!(target: TARGET, listener = name, address = address; "listening");
+    }
     log::info!(target: TARGET, version = env!("CARGO_PKG_VERSION"); "started");
+
+    obey(signals, config, office, tls.as_deref()).await;
+    giver.give();
+    drop((host, alive));
+    // The receiver ends when the last session has dropped its sender.
+    if let Either::Right(_) = select(gone.next(), Box::pin(task::sleep(FAREWELL))).await {
+        log::warn!(target: TARGET, seconds = FAREWELL.as_secs(); "stopped-with-sessions");
+    }
+    attending.await;
+    log::info!(target: TARGET, "stopped");
+    Ok(())
+}
+
+fn cannot_listen(error: &std::io::Error) -> Refused {
+    let mend = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE (see packaging/) or other ports in [listen]"
+        }
+        std::io::ErrorKind::AddrInUse => {
+            "another program listens there; stop it or choose another port"
+        }
+        _ => "see [listen] in the configuration",
+    };
+    Refused::new(format!("cannot listen on {error}"), mend)
+}
+
+/// The listeners of the configuration, SMTP ones only.
+fn places(config: &Config) -> Vec<Place> {
+    let listen = &config.listen;
+    let of = |name: &'static str, list: &[SocketAddr], door, implicit_tls| {
+        list.iter()
+            .map(|address| Place { name, address: *address, door, implicit_tls })
+            .collect::<Vec<_>>()
+    };
+    [
+        of("mx", &listen.mx, Door::Mx, false),
+        of("mxs", &listen.mxs, Door::Mx, true),
+        of("odmr", &listen.odmr, Door::Odmr, false),
+        of("odmrs", &listen.odmrs, Door::Odmr, true),
+    ]
+    .concat()
+}
+
+fn certificate(config: &Config) -> Result<Option<Arc<ServerTls>>, Refused> {
+    let Some(tls) = &config.tls else { return Ok(None) };
+    let files = ServerFiles {
+        certificate: tls.certificate.clone(),
+        private_key: tls.private_key.clone(),
+        minimum: if tls.only_tls13 { MinimumVersion::Tls13 } else { MinimumVersion::Tls12 },
+    };
+    let mend = "see [tls] in the configuration";
+    let tls = ServerTls::load(files).map_err(|error| Refused::new(error, mend))?;
+    Ok(Some(Arc::new(tls)))
+}
+
+/// Waits for signals: SIGHUP loads the configuration again, the others are the order to stop.
+async fn obey(mut signals: Signals, config: &Config, office: &Office, tls: Option<&ServerTls>) {
     while let Some(signal) = signals.next().await {
         if signal != SIGHUP {
-            break;
+            log::info!(target: TARGET, signal = signal; "stopping");
+            return;
         }
-        reload(config, &office);
+        reload(config, office, tls);
     }
-    order.give();
-    attending.await;
-    let closed = office.store.close().await;
-    log::info!(target: TARGET, "stopped");
-    Ok(closed?)
 }
 
-/// SIGHUP: limits and log level from the file as it is now; a faulty file changes nothing.
-fn reload(config: &Config, office: &Office) {
+/// Certificates, limits and log level as the file has them now; with a fault in it everything stays as it was.
+fn reload(config: &Config, office: &Office, tls: Option<&ServerTls>) {
     let loaded = config::load(&config.file);
-    let Some(fresh) = loaded.config else {
+    if let Some(fresh) = loaded.config {
+        office.set_policy(fresh.policy());
+        logging::set_level(fresh.log_level);
+        log::info!(target: TARGET, "reloaded");
+    } else {
         for finding in loaded.report.findings() {
             let fault = loaded.report.show(finding);
             log::error!(target: TARGET, fault = fault; "reload-refused");
         }
-        return;
-    };
-    office.set_policy(fresh.policy());
-    logging::set_level(fresh.log_level);
-    log::info!(target: TARGET, "reloaded");
+    }
+    if let Some(tls) = tls {
+        renew(tls, true);
+    }
+}
+
+fn renew(tls: &ServerTls, forced: bool) {
+    match tls.reload(forced) {
+        Ok(false) => {}
+        Ok(true) => log::info!(target: TARGET, "certificate-loaded"),
+        Err(error) => log::error!(target: TARGET, error = error; "certificate-refused"),
+    }
+}
+
+/// Background work until the order to stop.
+async fn upkeep(office: Arc<Office>, tls: Option<Arc<ServerTls>>, stop: Stop) {
+    loop {
+        let pause = office.world.wait(UPKEEP_PAUSE);
+        if let Either::Right(_) = select(pause, Box::pin(stop.given())).await {
+            return;
+        }
+        if let Some(tls) = &tls {
+            renew(tls, false);
+        }
+        if let Err(error) = office.store.maintain().await {
+            let error = error.to_string();
+            log::error!(target: TARGET, what = "maintain", error = error; "store-trouble");
+        }
+    }
 }

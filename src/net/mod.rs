@@ -7,6 +7,7 @@ pub mod control;
 pub mod deliver;
 pub mod dial;
 pub mod http;
+pub mod listen;
 pub mod patience;
 pub mod serve;
 pub mod stop;

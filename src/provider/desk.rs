@@ -72,7 +72,7 @@ impl Desk {
 
     /// Is ready when a turn is worth deciding: `wait-for-mail` happens here, before the question is put to
     /// [`Desk::answer`]. May be dropped at any time, as when the customer hangs up.
-    pub async fn worth_deciding(&self, request: &TurnRequest) {
+    pub async fn worth_deciding(&mut self, request: &TurnRequest) {
         turn::worth_deciding(&self.office, request).await;
     }
 
@@ -87,7 +87,7 @@ impl Desk {
     }
 
     /// Hands a lease back that was granted for a turn that did not happen.
-    pub async fn release(&self, lease: Lease) {
+    pub async fn release(&mut self, lease: Lease) {
         if let Err(error) = self.office.store.release(lease).await {
             log::warn!("a lease could not be handed back: {error}");
         }
