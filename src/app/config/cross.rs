@@ -14,6 +14,9 @@ use super::place::Report;
 use super::read::{Value, Values};
 use super::{LISTENERS, beside};
 
+/// Longest path of a Unix socket (unix(7): 108 octets with the final zero).
+const SOCKET_BYTES_MAX: usize = 107;
+
 /// Looks at the whole.
 pub(super) fn check(values: &mut Values, folder: &Path, report: &mut Report) {
     missing(values, report);
@@ -157,21 +160,22 @@ fn certificate(values: &mut Values, folder: &Path, report: &mut Report) {
     }
 }
 
-fn without_certificate(values: &Values, report: &mut Report) {
+fn without_certificate(values: &mut Values, report: &mut Report) {
     for (name, path) in [("mxs", "listen.mxs"), ("odmrs", "listen.odmrs")] {
-        let Some(found) = values.get(path) else { continue };
+        let Some(found) = values.get_mut(path) else { continue };
         if !matches!(&found.value, Value::Addresses(list) if !list.is_empty()) {
             continue;
         }
         let mend = format!("set tls.certificate and tls.private_key, or {name} = []");
         match &found.span {
-            Some(span) => report.fault(
-                span.clone(),
-                format!("{path} needs a certificate, and none is set"),
-                mend,
-            ),
+            Some(span) => {
+                let what = format!("{path} needs a certificate, and none is set");
+                report.fault(span.clone(), what, mend);
+            }
             None => {
-                report.warning(None, format!("{path} stays closed: there is no certificate"), mend)
+                let what = format!("{path} stays closed: there is no certificate");
+                report.warning(None, what, mend);
+                found.value = Value::Addresses(Vec::new());
             }
         }
     }
@@ -256,6 +260,16 @@ fn relay(values: &Values, folder: &Path, report: &mut Report) {
 
 fn data_dir(values: &Values, folder: &Path, report: &mut Report) {
     let Some((path, span)) = path_of(values, "data_dir", folder) else { return };
+    let octets = path.join("control.sock").as_os_str().len();
+    if octets > SOCKET_BYTES_MAX {
+        let what =
+            format!("data_dir: the path of the control socket in it would have {octets} octets");
+        report.fault(
+            span.clone(),
+            what,
+            format!("choose a shorter path: a socket's may have {SOCKET_BYTES_MAX}"),
+        );
+    }
     if path.exists() && !path.is_dir() {
         report.fault(
             span,

@@ -39,12 +39,14 @@ pub(super) struct Found {
 /// Values by path.
 pub(super) type Values = BTreeMap<&'static str, Found>;
 
-/// Reads `text`; what is wrong goes to `report`, defaults stand for what is absent.
-pub(super) fn read(text: &str, report: &mut Report) -> Values {
+/// Reads `text`; what is wrong goes to `report`, defaults stand for what is absent. The second part is whether
+/// it is TOML throughout: if not, what is absent may only be unread.
+pub(super) fn read(text: &str, report: &mut Report) -> (Values, bool) {
     let mut values = Values::new();
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        let (what, mend) = syntax(error.message());
+        let at = error.span().and_then(|span| text.get(span)).unwrap_or_default();
+        let (what, mend) = syntax(error.message(), at);
         report.fault(error.span(), what, mend);
     }
     let top = root.get_ref();
@@ -53,6 +55,8 @@ pub(super) fn read(text: &str, report: &mut Report) -> Values {
             DeValue::Table(table) if is_section(name.get_ref()) => {
                 section(name.get_ref(), table, &mut values, report);
             }
+            // After a broken line, what looks like a section may be none.
+            DeValue::Table(_) if !errors.is_empty() => {}
             DeValue::Table(_) => unknown_section(name, report),
             _ if is_section(name.get_ref()) => report.fault(
                 name.span(),
@@ -70,7 +74,7 @@ pub(super) fn read(text: &str, report: &mut Report) -> Values {
             values.insert(key.path, Found { value, span: None });
         }
     }
-    values
+    (values, errors.is_empty())
 }
 
 fn is_section(name: &str) -> bool {
@@ -84,11 +88,17 @@ pub(super) fn default_of(key: &Key) -> Option<Value> {
 }
 
 /// What the parser said, in words that say what to do.
-fn syntax(message: &str) -> (String, &'static str) {
-    let mend = if message.contains("duplicate") {
-        "keep one of the two"
-    } else if message.contains("quot") || message.contains("string values must") {
+fn syntax(message: &str, at: &str) -> (String, &'static str) {
+    let what = message.lines().next().unwrap_or("not TOML").to_owned();
+    if message.contains("duplicate") {
+        return (format!("`{at}` stands here a second time"), "keep one of the two");
+    }
+    let mend = if message.contains("string") || message.contains("quot") {
         "texts stand between double quotes, each opened and closed on the same line"
+    } else if message.contains("table") {
+        "a section is written [name] on a line of its own"
+    } else if message.contains("expected newline") {
+        "write one setting a line"
     } else if message.contains('=') || message.contains("key with no value") {
         "a line is `key = value`, `[section]`, or a comment that starts with #"
     } else if message.contains(']') || message.contains("array") {
@@ -96,7 +106,7 @@ fn syntax(message: &str) -> (String, &'static str) {
     } else {
         "see https://toml.io for the form of the file"
     };
-    (message.lines().next().unwrap_or("not TOML").to_owned(), mend)
+    (what, mend)
 }
 
 fn unknown_section(name: &Spanned<Cow<'_, str>>, report: &mut Report) {

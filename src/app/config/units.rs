@@ -85,10 +85,21 @@ pub fn time(text: &str) -> Result<u64, String> {
         Some((_, factor)) => {
             number.checked_mul(*factor).ok_or_else(|| format!("`{text}` is too long"))
         }
-        None => Err(format!(
-            "`{text}`: the unit `{unit}` is not one of s m h d (seconds, minutes, hours, days)"
-        )),
+        None => Err(unknown_time_unit(text, number, unit)),
     }
+}
+
+fn unknown_time_unit(text: &str, number: u64, unit: &str) -> String {
+    let what = format!("`{text}`: the unit `{unit}` is not one of s m h d");
+    let meant = match unit.to_lowercase().as_str() {
+        "w" | "wk" | "week" | "weeks" => format!("{}d", number.saturating_mul(7)),
+        "min" | "minute" | "minutes" => format!("{number}m"),
+        "sec" | "second" | "seconds" => format!("{number}s"),
+        "hour" | "hours" => format!("{number}h"),
+        "day" | "days" => format!("{number}d"),
+        _ => "30d".to_owned(),
+    };
+    format!("{what}; write it as in \"{meant}\"")
 }
 
 /// What to say about a time without a unit.
