@@ -277,7 +277,7 @@ fn the_control_socket_is_for_its_owner_and_speaks_json_lines() {
         serde_json::from_str::<serde_json::Value>(&line).expect("JSON")
     };
     assert_eq!(read()["hello"]["version"], 1);
-    let mut say = |text: &str| (&stream).write_all(text.as_bytes()).expect("said");
+    let say = |text: &str| (&stream).write_all(text.as_bytes()).expect("said");
     say("{\"version\":1,\"request\":\"customer-list\"}\n");
     assert_eq!(read()["done"], "listed");
     say("{\"version\":99,\"request\":\"customer-list\"}\n");

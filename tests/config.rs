@@ -158,23 +158,38 @@ fn a_missing_file_says_where_to_start() {
     assert!(said.contains("cannot be read") && said.contains("restante quickstart"), "{said}");
 }
 
-#[test]
-fn the_reference_in_the_operators_guide_has_every_key() {
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operator.md");
-    let text = std::fs::read_to_string(guide).expect("the guide is there");
-    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+/// The tables of the operator's guide, as the program has them.
+fn tables() -> Vec<(&'static str, String)> {
+    let mut all = String::from("| key | default | meaning |\n| --- | --- | --- |\n");
     for key in keys::KEYS {
         let default =
             if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
-        let row = format!("| `{}` | {default} | {} |", key.path, key.about);
-        assert!(rows.contains(&row.as_str()), "docs/operator.md lacks the row\n{row}");
+        all += &format!("| `{}` | {default} | {} |\n", key.path, key.about);
     }
+    let mut settings = String::from("| setting | value |\n| --- | --- |\n");
     for (setting, form) in restante::app::admin::settings::KEYS {
-        let row = format!("| `{setting}` | {form} |");
-        assert!(rows.contains(&row.as_str()), "docs/operator.md lacks the row\n{row}");
+        settings += &format!("| `{setting}` | {form} |\n");
     }
-    for (pending, instead, _) in keys::PENDING {
-        let row = format!("| `{pending}` | {instead} |");
-        assert!(rows.contains(&row.as_str()), "docs/operator.md lacks the row\n{row}");
+    let mut pending = String::from("| key or setting | what happens instead |\n| --- | --- |\n");
+    for (key, instead, _) in keys::PENDING {
+        pending += &format!("| `{key}` | {instead} |\n");
+    }
+    vec![("keys", all), ("settings", settings), ("pending", pending)]
+}
+
+#[test]
+fn the_tables_in_the_operators_guide_are_those_of_the_program() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operator.md");
+    let mut text = std::fs::read_to_string(&guide).expect("the guide is there");
+    for (name, table) in tables() {
+        let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+        let start = text.find(&begin).unwrap_or_else(|| panic!("{name}: no mark")) + begin.len();
+        let length = text[start..].find(&end).unwrap_or_else(|| panic!("{name}: no end"));
+        if std::env::var_os("RESTANTE_BLESS").is_some() {
+            text.replace_range(start..start + length, &table);
+            std::fs::write(&guide, &text).expect("written");
+        } else {
+            assert_eq!(&text[start..start + length], table, "RESTANTE_BLESS=1 writes it anew");
+        }
     }
 }

@@ -12,7 +12,7 @@ use restante::mail::*;
 use restante::net::control::Control;
 use restante::net::stop::{Stop, StopGiver};
 use restante::provider::{Office, Policy, World};
-use restante::store::{LeaseAnswer, LeaseRequest, Memory, NewMessage, Settlement, Store, Verdict};
+use restante::store::{LeaseAnswer, LeaseRequest, Memory, NewMessage, Settlement, Verdict};
 
 /// A world whose clock stands still.
 pub struct StillWorld;

@@ -10,6 +10,7 @@ pub mod place;
 mod read;
 mod show;
 pub mod units;
+mod value;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use std::path::{Path, PathBuf};
 use crate::mail::{Domain, Durations, Seconds};
 use crate::provider::Policy;
 use place::Report;
-use read::{Value, Values};
+use read::Values;
+use value::Value;
 
 /// The listeners' names, in the order of the file.
 pub const LISTENERS: [&str; 5] = ["mx", "mxs", "odmr", "odmrs", "http"];

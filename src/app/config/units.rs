@@ -50,7 +50,7 @@ fn unknown_size_unit(number: u64, unit: &str) -> String {
 /// A size in the largest unit that divides it: `50 MiB`, `1000 B`.
 #[must_use]
 pub fn show_size(octets: u64) -> String {
-    let fits = SIZES.iter().find(|(_, factor)| octets >= *factor && octets % factor == 0);
+    let fits = SIZES.iter().find(|(_, factor)| octets >= *factor && octets.is_multiple_of(*factor));
     let (name, factor) = fits.unwrap_or(&("B", 1));
     format!("{} {name}", octets / factor)
 }
@@ -111,7 +111,8 @@ pub fn bare_time(number: u64) -> String {
 /// A time in the largest unit that divides it: `30d`, `90s`.
 #[must_use]
 pub fn show_time(seconds: u64) -> String {
-    let fits = TIMES.iter().find(|(_, factor)| seconds >= *factor && seconds % factor == 0);
+    let fits =
+        TIMES.iter().find(|(_, factor)| seconds >= *factor && seconds.is_multiple_of(*factor));
     let (name, factor) = fits.unwrap_or(&("s", 1));
     format!("{}{name}", seconds / factor)
 }
