@@ -59,6 +59,14 @@ impl Out {
         self.outcome(written)
     }
 
+    /// Lines of text, each as [`Out::line`] prints it.
+    ///
+    /// # Errors
+    /// As [`Out::octets`].
+    pub fn text(&mut self, text: &str) -> Result<(), Refused> {
+        text.lines().try_for_each(|line| self.line(line))
+    }
+
     /// A value as one line of JSON.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use futures::future::{BoxFuture, Either, select};
 
 use super::stop::Stop;
 use super::wire::Stream;
+use crate::provider::ledger::TARGET;
 
 /// Connections at once; more are closed unheard.
 const CONNECTIONS_MAX: usize = 64;
@@ -70,7 +71,8 @@ impl Control {
             match accepted {
                 Ok((stream, _)) => admit(stream, &attend, &open),
                 Err(error) => {
-                    log::warn!("the control socket cannot accept: {error}");
+                    let error = error.to_string();
+                    log::warn!(target: TARGET, listener = "control", error = error; "accept-failed");
                     // Out of descriptors: the next try needs somebody to close one first.
                     async_std::task::sleep(std::time::Duration::from_millis(100)).await;
                 }
@@ -94,7 +96,7 @@ fn admit(stream: UnixStream, attend: &Arc<dyn Attend>, open: &Arc<AtomicUsize>) 
     };
     if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
         open.fetch_sub(1, Ordering::Relaxed);
-        log::warn!("the control socket has {CONNECTIONS_MAX} connections; another was closed");
+        log::warn!(target: TARGET, connections = CONNECTIONS_MAX; "control-crowded");
         return;
     }
     let (attend, open) = (attend.clone(), open.clone());

@@ -1,17 +1,17 @@
-//! Customers, their logins and their domains.
+//! Customers: added, listed, shown, changed, removed.
 
 use std::sync::Arc;
 
 use super::password::{self, Password};
-use super::view::{self, Added, DomainRow, NewLogin};
+use super::view::{self, Added, NewLogin};
 use super::{Done, Item, Items, Refused, settings};
 use crate::app::config::keys::pending;
-use crate::mail::{Customer, CustomerName, Domain, Login, Settings};
+use crate::mail::{Customer, CustomerName, Domain, Settings};
 use crate::provider::Office;
 use crate::store::{DirectoryError, Filter, QueueAction};
 
 /// Records read at once.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 /// How often a change is tried again after somebody else's.
 const TRIES: usize = 8;
 
@@ -42,7 +42,7 @@ pub(super) async fn add(
 }
 
 /// The password, and the same if the operator has yet to see it.
-fn chosen(office: &Office, given: Option<Password>) -> (Password, Option<Password>) {
+pub(super) fn chosen(office: &Office, given: Option<Password>) -> (Password, Option<Password>) {
     match given {
         Some(password) => (password, None),
         None => {
@@ -53,7 +53,7 @@ fn chosen(office: &Office, given: Option<Password>) -> (Password, Option<Passwor
 }
 
 /// RFC 2645 §5.2.1: a domain in ATRN has two labels at least.
-fn usable(domain: &Domain) -> Result<(), Refused> {
+pub(super) fn usable(domain: &Domain) -> Result<(), Refused> {
     if domain.has_two_labels() {
         return Ok(());
     }
@@ -80,7 +80,7 @@ async fn viewed(office: &Office, customer: &Customer) -> Result<view::Customer, 
     Ok(view::Customer::new(customer, &waiting))
 }
 
-async fn known(office: &Office, name: &CustomerName) -> Result<Arc<Customer>, Refused> {
+pub(super) async fn known(office: &Office, name: &CustomerName) -> Result<Arc<Customer>, Refused> {
     office.directory.customer(name).await?.ok_or_else(|| {
         Refused::new(format!("there is no customer `{name}`"), "see `restante customer list`")
     })
@@ -92,7 +92,7 @@ pub(super) async fn show(office: &Office, name: &CustomerName) -> Result<Done, R
 }
 
 /// Changes a record as it is now; starts over when somebody else was faster.
-async fn change(
+pub(super) async fn change(
     office: &Office,
     name: &CustomerName,
     edit: impl Fn(&mut Customer) -> Result<(), Refused> + Send,
@@ -108,7 +108,7 @@ async fn change(
     Err(Refused::new(format!("customer {name} is being changed by somebody else"), "try again"))
 }
 
-fn changed(subject: impl ToString, result: &str, note: Option<String>) -> Done {
+pub(super) fn changed(subject: impl ToString, result: &str, note: Option<String>) -> Done {
     Done::Changed { subject: subject.to_string(), result: result.to_owned(), note }
 }
 
@@ -182,7 +182,7 @@ pub(super) async fn remove(
 
 /// How many messages a filter means, failed and held ones included. Counts no further than one page: the caller
 /// wants to know whether there are any, and roughly how many.
-async fn held_messages(office: &Office, filter: &Filter) -> Result<u64, Refused> {
+pub(super) async fn held_messages(office: &Office, filter: &Filter) -> Result<u64, Refused> {
     let mut total = 0;
     let mut after = None;
     loop {
@@ -226,160 +226,4 @@ fn setting_refused(said: String) -> Refused {
         Some((what, mend)) => Refused::new(what, mend),
         None => Refused::new(said, ""),
     }
-}
-
-pub(super) async fn credential_add(
-    office: &Office,
-    name: &CustomerName,
-    label: &str,
-    given: Option<Password>,
-) -> Result<Done, Refused> {
-    let login = format!("{name}/{label}");
-    if label.is_empty() || Login::parse(&login).is_err() {
-        return Err(Refused::new(
-            format!("`{label}` is no label"),
-            "use 1 to 64 printable ASCII characters without spaces and slashes",
-        ));
-    }
-    known(office, name).await?;
-    let (password, shown) = chosen(office, given);
-    let made = password::credential(&*office.world, label, &password, office.world.now()).await?;
-    change(office, name, |customer| {
-        if customer.credentials.iter().any(|credential| *credential.label == *label) {
-            return Err(Refused::new(
-                format!("the login {login} exists"),
-                format!("revoke it first: restante customer credential revoke {name} {label}"),
-            ));
-        }
-        customer.credentials.push(made.clone());
-        Ok(())
-    })
-    .await?;
-    let label = label.to_owned();
-    Ok(Done::NewLogin(NewLogin { name: name.clone(), label, login, password: shown }))
-}
-
-pub(super) async fn credential_list(
-    office: &Office,
-    name: &CustomerName,
-    items: &mut dyn Items,
-) -> Result<Done, Refused> {
-    let customer = known(office, name).await?;
-    for credential in &customer.credentials {
-        items.put(Item::Credential(view::Credential::new(&customer, credential))).await?;
-    }
-    Ok(Done::Listed)
-}
-
-pub(super) async fn credential_revoke(
-    office: &Office,
-    name: &CustomerName,
-    label: &str,
-) -> Result<Done, Refused> {
-    change(office, name, |customer| {
-        let before = customer.credentials.len();
-        customer.credentials.retain(|credential| *credential.label != *label);
-        if customer.credentials.len() < before {
-            return Ok(());
-        }
-        Err(Refused::new(
-            format!("customer {name} has no login with label `{label}`"),
-            format!("see `restante customer credential list {name}`"),
-        ))
-    })
-    .await?;
-    let login = if label.is_empty() { name.to_string() } else { format!("{name}/{label}") };
-    Ok(changed(login, "revoked", None))
-}
-
-pub(super) async fn domain_add(
-    office: &Office,
-    name: &CustomerName,
-    domain: Domain,
-) -> Result<Done, Refused> {
-    usable(&domain)?;
-    change(office, name, |customer| {
-        if customer.domains.contains(&domain) {
-            let what = format!("{domain} is a domain of customer {name} already");
-            return Err(Refused::new(what, "nothing to do"));
-        }
-        customer.domains.push(domain.clone());
-        customer.domains.sort();
-        Ok(())
-    })
-    .await?;
-    Ok(changed(&domain, "added", Some(format!("to customer {name}"))))
-}
-
-pub(super) async fn domain_remove(
-    office: &Office,
-    expected: Option<&CustomerName>,
-    domain: &Domain,
-    discard_mail: bool,
-) -> Result<Done, Refused> {
-    let owner = office.directory.owner(domain).await?.ok_or_else(|| {
-        Refused::new(format!("{domain} is no customer's domain"), "see `restante domain list`")
-    })?;
-    if let Some(expected) = expected.filter(|name| **name != owner.name) {
-        return Err(Refused::new(
-            format!("{domain} belongs to customer {}, not to {expected}", owner.name),
-            "see `restante domain list`",
-        ));
-    }
-    let queue = Filter { domain: Some(domain.clone()), ..Filter::default() };
-    let waiting = held_messages(office, &queue).await?;
-    if waiting > 0 && !discard_mail {
-        return Err(Refused::new(
-            format!("{waiting} message(s) are queued for {domain}"),
-            "let them be collected, or repeat with --discard-mail to lose them",
-        ));
-    }
-    change(office, &owner.name, |customer| {
-        customer.domains.retain(|other| other != domain);
-        Ok(())
-    })
-    .await?;
-    if discard_mail {
-        office.store.apply(queue, QueueAction::Remove).await?;
-    }
-    Ok(changed(domain, "removed", Some(format!("from customer {}", owner.name))))
-}
-
-pub(super) async fn domain_list(
-    office: &Office,
-    only: Option<&CustomerName>,
-    items: &mut dyn Items,
-) -> Result<Done, Refused> {
-    if let Some(name) = only {
-        let customer = known(office, name).await?;
-        list_domains_of(office, &customer, items).await?;
-        return Ok(Done::Listed);
-    }
-    let mut after = None;
-    loop {
-        let page = office.directory.customers(after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(Done::Listed) };
-        after = Some(last.name.clone());
-        for customer in &page {
-            list_domains_of(office, customer, items).await?;
-        }
-    }
-}
-
-async fn list_domains_of(
-    office: &Office,
-    customer: &Customer,
-    items: &mut dyn Items,
-) -> Result<(), Refused> {
-    for domain in &customer.domains {
-        let count = office.store.count(domain).await?;
-        let row = DomainRow {
-            domain: domain.clone(),
-            customer: customer.name.clone(),
-            messages: count.messages,
-            bytes: count.bytes,
-        };
-        items.put(Item::Domain(row)).await?;
-    }
-    Ok(())
 }

@@ -5,6 +5,8 @@
 //! sees a socket.
 
 mod customers;
+mod domains;
+mod logins;
 mod password;
 mod queue;
 pub mod settings;
@@ -338,21 +340,15 @@ async fn dispatch(
         }
         Request::CustomerUnset { name, key } => customers::unset(office, &name, &key).await,
         Request::CredentialAdd { name, label, password } => {
-            customers::credential_add(office, &name, &label, password).await
+            logins::add(office, &name, &label, password).await
         }
-        Request::CredentialList { name } => customers::credential_list(office, &name, items).await,
-        Request::CredentialRevoke { name, label } => {
-            customers::credential_revoke(office, &name, &label).await
-        }
-        Request::DomainAdd { customer, domain } => {
-            customers::domain_add(office, &customer, domain).await
-        }
+        Request::CredentialList { name } => logins::list(office, &name, items).await,
+        Request::CredentialRevoke { name, label } => logins::revoke(office, &name, &label).await,
+        Request::DomainAdd { customer, domain } => domains::add(office, &customer, domain).await,
         Request::DomainRemove { customer, domain, discard_mail } => {
-            customers::domain_remove(office, customer.as_ref(), &domain, discard_mail).await
+            domains::remove(office, customer.as_ref(), &domain, discard_mail).await
         }
-        Request::DomainList { customer } => {
-            customers::domain_list(office, customer.as_ref(), items).await
-        }
+        Request::DomainList { customer } => domains::list(office, customer.as_ref(), items).await,
         Request::QueueList { filter } => queue::list(office, &filter, items).await,
         Request::QueueShow { id, body } => queue::show(office, id, body, items).await,
         Request::QueueCount { filter } => queue::count(office, &filter).await,

@@ -39,11 +39,12 @@ fn for_people(loaded: &Loaded, show: bool, out: &mut Out) -> Result<(), Failure>
     }
     let warnings = loaded.report.findings().len();
     let file = loaded.report.file().display();
-    Ok(match warnings {
-        0 => out.line(&format!("{file}: no faults"))?,
-        1 => out.line(&format!("{file}: no faults, 1 warning"))?,
-        many => out.line(&format!("{file}: no faults, {many} warnings"))?,
-    })
+    let said = match warnings {
+        0 => format!("{file}: no faults"),
+        1 => format!("{file}: no faults, 1 warning"),
+        many => format!("{file}: no faults, {many} warnings"),
+    };
+    Ok(out.line(&said)?)
 }
 
 fn for_scripts(loaded: &Loaded, show: bool, out: &mut Out) -> Result<(), Failure> {

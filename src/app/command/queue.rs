@@ -148,13 +148,16 @@ fn act(
     if conditions || args.all {
         confirm(&filter, word, args.yes, desk)?;
     }
-    let ids = filter.ids.len();
-    let messages = count(ask(desk, Request::QueueApply { filter, action })?)?;
-    if messages == 0 && ids > 0 {
-        let mend = "it may have been collected meanwhile; see `restante queue list`";
-        return Err(
-            Refused::new(format!("there is nothing to {word}: no such message"), mend).into()
-        );
+    let request = Request::QueueApply { filter: filter.clone(), action };
+    let messages = count(ask(desk, request)?)?;
+    // Nothing touched: they may be held (or released) already, or gone.
+    if messages == 0 && !filter.ids.is_empty() {
+        let there = count(ask(desk, Request::QueueCount { filter })?)?;
+        if there == 0 {
+            let mend = "it may have been collected meanwhile; see `restante queue list`";
+            let what = format!("there is nothing to {word}: no such message");
+            return Err(Refused::new(what, mend).into());
+        }
     }
     if out.is_text() {
         return Ok(out.line(&format!("{past}: {messages} message(s)"))?);

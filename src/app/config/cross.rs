@@ -11,8 +11,12 @@ use std::path::{Path, PathBuf};
 use super::keys;
 use super::pair;
 use super::place::Report;
-use super::read::{Value, Values};
+use super::read::Values;
+use super::value::Value;
 use super::{LISTENERS, beside};
+
+/// Longest path of a Unix socket (unix(7): 108 octets with the final zero).
+const SOCKET_BYTES_MAX: usize = 107;
 
 /// Looks at the whole.
 pub(super) fn check(values: &mut Values, folder: &Path, report: &mut Report) {
@@ -40,16 +44,16 @@ fn missing(values: &Values, report: &mut Report) {
             );
         }
     }
-    if let Some(found) = values.get("hostname") {
-        if let Value::Domain(host) = &found.value {
-            if !host.has_two_labels() && host.as_str() != "localhost" {
-                report.warning(
-                    found.span.clone(),
-                    format!("hostname `{host}` has one label only; other servers may refuse it"),
-                    "write the full name, as it stands in the DNS",
-                );
-            }
-        }
+    if let Some(found) = values.get("hostname")
+        && let Value::Domain(host) = &found.value
+        && !host.has_two_labels()
+        && host.as_str() != "localhost"
+    {
+        report.warning(
+            found.span.clone(),
+            format!("hostname `{host}` has one label only; other servers may refuse it"),
+            "write the full name, as it stands in the DNS",
+        );
     }
 }
 
@@ -150,28 +154,29 @@ fn certificate(values: &mut Values, folder: &Path, report: &mut Report) {
         return;
     }
     readable_by_others(&private_key, key_written, "tls.private_key", report);
-    if let Some((ca, span)) = path_of(values, "tls.client_ca", folder) {
-        if let Err(what) = pair::check_authority(&ca) {
-            report.fault(span, format!("tls.client_ca: {what}"), "name a file of PEM certificates");
-        }
+    if let Some((ca, span)) = path_of(values, "tls.client_ca", folder)
+        && let Err(what) = pair::check_authority(&ca)
+    {
+        report.fault(span, format!("tls.client_ca: {what}"), "name a file of PEM certificates");
     }
 }
 
-fn without_certificate(values: &Values, report: &mut Report) {
+fn without_certificate(values: &mut Values, report: &mut Report) {
     for (name, path) in [("mxs", "listen.mxs"), ("odmrs", "listen.odmrs")] {
-        let Some(found) = values.get(path) else { continue };
+        let Some(found) = values.get_mut(path) else { continue };
         if !matches!(&found.value, Value::Addresses(list) if !list.is_empty()) {
             continue;
         }
         let mend = format!("set tls.certificate and tls.private_key, or {name} = []");
         match &found.span {
-            Some(span) => report.fault(
-                span.clone(),
-                format!("{path} needs a certificate, and none is set"),
-                mend,
-            ),
+            Some(span) => {
+                let what = format!("{path} needs a certificate, and none is set");
+                report.fault(span.clone(), what, mend);
+            }
             None => {
-                report.warning(None, format!("{path} stays closed: there is no certificate"), mend)
+                let what = format!("{path} stays closed: there is no certificate");
+                report.warning(None, what, mend);
+                found.value = Value::Addresses(Vec::new());
             }
         }
     }
@@ -182,14 +187,14 @@ fn without_certificate(values: &Values, report: &mut Report) {
             "set tls.certificate and tls.private_key",
         );
     }
-    if let Some(found) = values.get("auth.require_tls") {
-        if found.value == Value::Bool(true) {
-            report.warning(
+    if let Some(found) = values.get("auth.require_tls")
+        && found.value == Value::Bool(true)
+    {
+        report.warning(
                 found.span.clone(),
                 "nobody can log in: auth.require_tls is true and there is no certificate",
                 "set tls.certificate and tls.private_key (only on a network that you trust: auth.require_tls = false)",
             );
-        }
     }
 }
 
@@ -256,6 +261,16 @@ fn relay(values: &Values, folder: &Path, report: &mut Report) {
 
 fn data_dir(values: &Values, folder: &Path, report: &mut Report) {
     let Some((path, span)) = path_of(values, "data_dir", folder) else { return };
+    let octets = path.join("control.sock").as_os_str().len();
+    if octets > SOCKET_BYTES_MAX {
+        let what =
+            format!("data_dir: the path of the control socket in it would have {octets} octets");
+        report.fault(
+            span.clone(),
+            what,
+            format!("choose a shorter path: a socket's may have {SOCKET_BYTES_MAX}"),
+        );
+    }
     if path.exists() && !path.is_dir() {
         report.fault(
             span,
@@ -273,13 +288,13 @@ fn data_dir(values: &Values, folder: &Path, report: &mut Report) {
 
 /// RFC 2645 §5.2.1 lets a customer give up after ten minutes without an answer.
 fn waits(values: &Values, report: &mut Report) {
-    if let Some(found) = values.get("drain.wait_for_mail") {
-        if matches!(found.value, Value::Number(seconds) if seconds > 600) {
-            report.warning(
+    if let Some(found) = values.get("drain.wait_for_mail")
+        && matches!(found.value, Value::Number(seconds) if seconds > 600)
+    {
+        report.warning(
                 found.span.clone(),
                 "drain.wait_for_mail is above 10m, the time after which customers may give up (RFC 2645 section 5.2.1)",
                 "set \"10m\" or less; fetchmail waits for 5m unless its `timeout` says more",
             );
-        }
     }
 }

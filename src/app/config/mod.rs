@@ -10,6 +10,7 @@ pub mod place;
 mod read;
 mod show;
 pub mod units;
+mod value;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use std::path::{Path, PathBuf};
 use crate::mail::{Domain, Durations, Seconds};
 use crate::provider::Policy;
 use place::Report;
-use read::{Value, Values};
+use read::Values;
+use value::Value;
 
 /// The listeners' names, in the order of the file.
 pub const LISTENERS: [&str; 5] = ["mx", "mxs", "odmr", "odmrs", "http"];
@@ -106,7 +108,7 @@ pub struct Config {
     pub hostname: Domain,
     /// The folder of everything that lasts.
     pub data_dir: PathBuf,
-    /// The listeners. `mxs` and `odmrs` are empty without a certificate.
+    /// The listeners; those that need a certificate are empty without one.
     pub listen: Listen,
     /// Certificate and key, if there are any.
     pub tls: Option<Tls>,
@@ -201,7 +203,10 @@ pub fn load(file: &Path) -> Loaded {
 #[must_use]
 pub fn parse(file: &Path, text: &str) -> Loaded {
     let mut report = Report::new(file, text);
-    let mut values = read::read(text, &mut report);
+    let (mut values, is_toml) = read::read(text, &mut report);
+    if !is_toml {
+        return Loaded { config: None, report };
+    }
     let folder = folder_of(file);
     cross::check(&mut values, &folder, &mut report);
     let config = if report.faults() == 0 { assemble(file, &folder, values) } else { None };
@@ -232,15 +237,14 @@ fn assemble(file: &Path, folder: &Path, values: Values) -> Option<Config> {
             only_tls13: pick.word("tls.minimum") == "1.3",
         },
     );
-    let with_tls = |list: Vec<SocketAddr>| if tls.is_some() { list } else { Vec::new() };
     let config = Config {
         file: file.to_owned(),
         data_dir: pick.path("data_dir")?,
         listen: Listen {
             mx: pick.addresses("listen.mx"),
-            mxs: with_tls(pick.addresses("listen.mxs")),
+            mxs: pick.addresses("listen.mxs"),
             odmr: pick.addresses("listen.odmr"),
-            odmrs: with_tls(pick.addresses("listen.odmrs")),
+            odmrs: pick.addresses("listen.odmrs"),
             http: pick.addresses("listen.http"),
         },
         delay_after_failures: pick.times("auth.delay_after_failures"),

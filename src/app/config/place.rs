@@ -150,7 +150,10 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for finding in self.findings() {
+        // Beside faults, warnings only distract: they may follow from what is broken.
+        let broken = self.faults() > 0;
+        let told = |finding: &&Finding| !broken || finding.severity == Severity::Fault;
+        for finding in self.findings().into_iter().filter(told) {
             writeln!(f, "{}", self.show(finding))?;
         }
         Ok(())

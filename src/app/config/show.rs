@@ -2,8 +2,9 @@
 
 use super::keys::{KEYS, Key, Kind, SECTIONS, pending};
 use super::place::Report;
-use super::read::{Found, Value, Values};
+use super::read::{Found, Values};
 use super::units;
+use super::value::Value;
 
 /// TOML that would give the same configuration, each line with where its value comes from.
 pub(super) fn toml(values: &Values, report: &Report) -> String {

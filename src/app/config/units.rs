@@ -50,7 +50,7 @@ fn unknown_size_unit(number: u64, unit: &str) -> String {
 /// A size in the largest unit that divides it: `50 MiB`, `1000 B`.
 #[must_use]
 pub fn show_size(octets: u64) -> String {
-    let fits = SIZES.iter().find(|(_, factor)| octets >= *factor && octets % factor == 0);
+    let fits = SIZES.iter().find(|(_, factor)| octets >= *factor && octets.is_multiple_of(*factor));
     let (name, factor) = fits.unwrap_or(&("B", 1));
     format!("{} {name}", octets / factor)
 }
@@ -85,10 +85,21 @@ pub fn time(text: &str) -> Result<u64, String> {
         Some((_, factor)) => {
             number.checked_mul(*factor).ok_or_else(|| format!("`{text}` is too long"))
         }
-        None => Err(format!(
-            "`{text}`: the unit `{unit}` is not one of s m h d (seconds, minutes, hours, days)"
-        )),
+        None => Err(unknown_time_unit(text, number, unit)),
     }
+}
+
+fn unknown_time_unit(text: &str, number: u64, unit: &str) -> String {
+    let what = format!("`{text}`: the unit `{unit}` is not one of s m h d");
+    let meant = match unit.to_lowercase().as_str() {
+        "w" | "wk" | "week" | "weeks" => format!("{}d", number.saturating_mul(7)),
+        "min" | "minute" | "minutes" => format!("{number}m"),
+        "sec" | "second" | "seconds" => format!("{number}s"),
+        "hour" | "hours" => format!("{number}h"),
+        "day" | "days" => format!("{number}d"),
+        _ => "30d".to_owned(),
+    };
+    format!("{what}; write it as in \"{meant}\"")
 }
 
 /// What to say about a time without a unit.
@@ -100,7 +111,8 @@ pub fn bare_time(number: u64) -> String {
 /// A time in the largest unit that divides it: `30d`, `90s`.
 #[must_use]
 pub fn show_time(seconds: u64) -> String {
-    let fits = TIMES.iter().find(|(_, factor)| seconds >= *factor && seconds % factor == 0);
+    let fits =
+        TIMES.iter().find(|(_, factor)| seconds >= *factor && seconds.is_multiple_of(*factor));
     let (name, factor) = fits.unwrap_or(&("s", 1));
     format!("{}{name}", seconds / factor)
 }

@@ -58,15 +58,13 @@ fn understand(line: &[u8]) -> Result<Ask, Refused> {
         version: u32,
     }
     let same = "use the command of the same release as the running provider";
-    if let Ok(Version { version }) = serde_json::from_slice::<Version>(line) {
-        if version != VERSION {
-            return Err(Refused::new(
-                format!(
-                    "the provider speaks version {VERSION} of the control language, not {version}"
-                ),
-                same,
-            ));
-        }
+    if let Ok(Version { version }) = serde_json::from_slice::<Version>(line)
+        && version != VERSION
+    {
+        return Err(Refused::new(
+            format!("the provider speaks version {VERSION} of the control language, not {version}"),
+            same,
+        ));
     }
     serde_json::from_slice(line)
         .map_err(|error| Refused::new(format!("the provider does not understand: {error}"), same))

@@ -17,7 +17,9 @@ pub enum Value {
     /// Cut at [`FIELD_BYTES_MAX`] octets, otherwise as it was given: the shapes escape it.
     Text(String),
     /// A whole number.
-    Number(u64),
+    Number(i64),
+    /// Any other number.
+    Decimal(f64),
     /// Yes or no.
     Bool(bool),
 }
@@ -29,6 +31,7 @@ impl Value {
         match self {
             Self::Text(text) => text.clone(),
             Self::Number(number) => number.to_string(),
+            Self::Decimal(number) => number.to_string(),
             Self::Bool(yes) => yes.to_string(),
         }
     }
@@ -144,8 +147,21 @@ impl<'v> VisitValue<'v> for One {
         Ok(())
     }
 
-    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
         self.0 = Some(Value::Number(value));
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        self.0 = Some(match i64::try_from(value) {
+            Ok(value) => Value::Number(value),
+            Err(_) => Value::Text(value.to_string()),
+        });
+        Ok(())
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
+        self.0 = Some(Value::Decimal(value));
         Ok(())
     }
 

@@ -16,6 +16,7 @@ pub(super) fn line(event: &Event) -> String {
         let value = match value {
             Value::Text(text) => Json::from(text.as_str()),
             Value::Number(number) => Json::from(*number),
+            Value::Decimal(number) => Json::from(*number),
             Value::Bool(yes) => Json::from(*yes),
         };
         // A field named like one of ours keeps its value under another name.

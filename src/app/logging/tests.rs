@@ -94,6 +94,18 @@ fn long_fields_are_cut_at_a_border_of_characters() {
 }
 
 #[test]
+fn numbers_stay_numbers() {
+    let pairs = [("messages", log::kv::Value::from(7u64)), ("seconds", log::kv::Value::from(0.25))];
+    let mut builder = log::Record::builder();
+    builder.level(log::Level::Info).target("restante").key_values(&pairs);
+    let event = Event::of(&builder.args(format_args!("drained")).build(), Timestamp(0));
+    assert!(in_shape(&event, LogFormat::Text).ends_with(" drained messages=7 seconds=0.25\n"));
+    let object: serde_json::Value =
+        serde_json::from_str(&in_shape(&event, LogFormat::Json)).expect("valid JSON");
+    assert_eq!((&object["messages"], &object["seconds"]), (&7.into(), &0.25.into()));
+}
+
+#[test]
 fn free_messages_become_a_field() {
     let event = of_record("restante::net", "it is\nbroken", "why", "x");
     assert_eq!(event.name, "log");

@@ -33,7 +33,9 @@ pub fn quickstart(dir: &Path, out: &mut Out) -> Result<(), Failure> {
     let file = dir.join(CONFIG);
     if file.exists() {
         let config = load(Some(file))?;
-        out.line(&texts::again(&dir, CUSTOMER))?;
+        if out.is_text() {
+            out.text(&texts::again(&texts::program(), &dir, CUSTOMER))?;
+        }
         out.flush()?;
         return serve(&config);
     }
@@ -82,9 +84,7 @@ fn fill(dir: &Path, file: &Path, out: &mut Out) -> Result<Config, Failure> {
     write(&dir.join("fetchmailrc"), texts::fetchmailrc(CUSTOMER, DOMAIN, &password).as_bytes())?;
     write(file, text.as_bytes())?;
     if out.is_text() {
-        for line in texts::first(dir, CUSTOMER, DOMAIN, &password).lines() {
-            out.line(line)?;
-        }
+        out.text(&texts::first(&texts::program(), dir, CUSTOMER, DOMAIN, &password))?;
     } else {
         out.json(&serde_json::json!({
             "config": file,

@@ -66,7 +66,13 @@ fn shell(path: &Path) -> String {
 }
 
 /// The first time.
-pub(super) fn first(dir: &Path, customer: &str, domain: &str, password: &str) -> String {
+pub(super) fn first(
+    program: &str,
+    dir: &Path,
+    customer: &str,
+    domain: &str,
+    password: &str,
+) -> String {
     let config = shell(&dir.join("restante.toml"));
     let fetchmailrc = shell(&dir.join("fetchmailrc"));
     format!(
@@ -75,7 +81,7 @@ pub(super) fn first(dir: &Path, customer: &str, domain: &str, password: &str) ->
   customer  {customer}
   domain    {domain}
   password  {password}
-            (shown this once; a new one: restante customer passwd {customer} -c {config})
+            (shown this once; a new one: {program} customer passwd {customer} -c {config})
 
 It serves until Ctrl-C. In other terminals:
 
@@ -90,7 +96,7 @@ It serves until Ctrl-C. In other terminals:
 
 2. See it wait:
 
-  restante queue list -c {config}
+  {program} queue list -c {config}
 
 3. Start a mail server for the customer on port 2599. This one prints what it gets
    (Debian: apt install python3-aiosmtpd; else: python3 -m pip install aiosmtpd):
@@ -103,7 +109,7 @@ It serves until Ctrl-C. In other terminals:
 
 5. See that it is gone, and how the drain ended:
 
-  restante status -c {config}
+  {program} status -c {config}
 
 Change {config} and you have a real provider; docs/operator.md says how.
 "#,
@@ -112,11 +118,21 @@ Change {config} and you have a real provider; docs/operator.md says how.
 }
 
 /// Every other time.
-pub(super) fn again(dir: &Path, customer: &str) -> String {
+pub(super) fn again(program: &str, dir: &Path, customer: &str) -> String {
     let config = shell(&dir.join("restante.toml"));
     format!(
-        "Serving what is in {}, until Ctrl-C.\nThe password was shown when it was made; a new one: restante customer passwd {customer} -c {config}",
-        dir.display()
+        "Serving what is in {dir}, until Ctrl-C. The password was shown when it was made;\n\
+         for a new one: {program} customer passwd {customer} -c {config}\n",
+        dir = dir.display()
     )
-    .replace('\n', "  ")
+}
+
+/// How this program is called from a shell: by its name where it was found by its name, else by its path.
+pub(super) fn program() -> String {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let by_path = called.to_string_lossy().contains('/');
+    match std::env::current_exe() {
+        Ok(path) if by_path => shell(&path),
+        _ => "restante".to_owned(),
+    }
 }
