@@ -131,11 +131,10 @@ fn places(config: &Config) -> Vec<Place> {
 
 fn certificate(config: &Config) -> Result<Option<Arc<ServerTls>>, Refused> {
     let Some(tls) = &config.tls else { return Ok(None) };
-    let files = ServerFiles {
-        certificate: tls.certificate.clone(),
-        private_key: tls.private_key.clone(),
-        minimum: if tls.only_tls13 { MinimumVersion::Tls13 } else { MinimumVersion::Tls12 },
-    };
+    let minimum = if tls.only_tls13 { MinimumVersion::Tls13 } else { MinimumVersion::Tls12 };
+    let mut files = ServerFiles::new(tls.certificate.clone(), tls.private_key.clone(), minimum);
+    files.asks_clients = config.policy().mechanisms.contains(&"EXTERNAL");
+    files.client_ca = tls.client_ca.clone();
     let mend = "see [tls] in the configuration";
     let tls = ServerTls::load(files).map_err(|error| Refused::new(error, mend))?;
     Ok(Some(Arc::new(tls)))

@@ -16,6 +16,18 @@ pub struct TlsFacts {
     pub peer_key: Option<Box<str>>,
     /// The tls-exporter channel binding (RFC 9266 §4), where TLS 1.3 gives one.
     pub exporter: Option<[u8; 32]>,
+    /// Who the peer is by a certificate of the operator's own authority; `None` if there is no authority, or
+    /// the certificate is not one of its, or is outside its dates.
+    pub verified: Option<VerifiedPeer>,
+}
+
+/// The names in a certificate that the operator's own authority signed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VerifiedPeer {
+    /// The subject's common name, if there is just one.
+    pub common_name: Option<Box<str>>,
+    /// The DNS names of the subjectAltName.
+    pub dns_names: Vec<Box<str>>,
 }
 
 /// Something worth a line in the log (section 3 of the interface). It never holds a password, a challenge

@@ -20,7 +20,7 @@ pub use customer::{
 };
 pub use domain::{Domain, DomainError};
 pub use envelope::{BodyKind, ContentFacts, DsnRequest, Envelope, Notify, Recipient, Ret};
-pub use fact::{Fact, TlsFacts};
+pub use fact::{Fact, TlsFacts, VerifiedPeer};
 pub use lease::Lease;
 pub use mailbox::{ForwardPath, PathError, ReversePath};
 pub use moment::{Seconds, Timestamp};

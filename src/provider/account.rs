@@ -3,10 +3,11 @@
 //! Called by the desk during AUTH. Unknown user, wrong password and suspended customer come out the same, and
 //! cost the same (RFC 4954 §6): for a name that nobody has, a dummy credential goes through the same motions.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::office::Office;
-use crate::mail::{Account, Credential, Customer, Login, Secret};
+use crate::mail::{Account, Credential, Customer, Domain, Login, Secret, TlsFacts};
 use crate::smtp::{LoginRequest, Proof, Refusal, sasl};
 
 /// How many customers are looked at together when a certificate names none.
@@ -41,19 +42,43 @@ async fn lookup(
     }))
 }
 
-/// The provider's verdict on a finished exchange. `peer_key` is the key of the TLS layer's client certificate.
+/// The provider's verdict on a finished exchange with `peer`. It waits longer the more logins failed, see
+/// [`super::abuse`].
 pub(super) async fn login(
     office: &Office,
     request: LoginRequest,
-    peer_key: Option<&str>,
+    peer: IpAddr,
+    tls: Option<&TlsFacts>,
+) -> Result<Box<Account>, Refusal> {
+    let (abuse, world) = (&office.abuse, &office.world);
+    let wait = abuse.before_verdict(peer, world.monotonic());
+    if !wait.is_zero() {
+        world.wait(wait).await;
+    }
+    // Labels are guesses on the same account.
+    let account = request.name.split('/').next().unwrap_or_default().to_owned();
+    let outcome = verdict(office, request, tls).await;
+    if outcome == Err(Refusal::LoginFailed) {
+        let delays = &office.policy().delay_after_failures;
+        let wait = abuse.failed(peer, &account, world.monotonic(), delays);
+        if !wait.is_zero() {
+            world.wait(wait).await;
+        }
+    }
+    outcome
+}
+
+async fn verdict(
+    office: &Office,
+    request: LoginRequest,
+    tls: Option<&TlsFacts>,
 ) -> Result<Box<Account>, Refusal> {
     let proven = match request.proof {
         Proof::Proven(login) => Some(login),
         Proof::Wrong => None,
         Proof::Password(password) => check_password(office, &request.name, password).await?,
         Proof::Certificate => {
-            let key = peer_key.ok_or(Refusal::LoginFailed)?;
-            by_certificate(office, &request.name, key).await?
+            by_certificate(office, &request.name, tls.ok_or(Refusal::LoginFailed)?).await?
         }
     };
     let login = proven.ok_or(Refusal::LoginFailed)?;
@@ -92,21 +117,46 @@ async fn check_password(
     Ok(login.filter(|_| is_known && right))
 }
 
-/// EXTERNAL: the customer that pinned this key; a name that was given must be that customer's.
-async fn by_certificate(office: &Office, name: &str, key: &str) -> Result<Option<Login>, Refusal> {
-    let has = |customer: &Customer| customer.settings.certificate.iter().any(|k| **k == *key);
+/// EXTERNAL: the customer that this certificate stands for. A name that was given must be among those; without
+/// one there must be a single customer.
+async fn by_certificate(
+    office: &Office,
+    name: &str,
+    tls: &TlsFacts,
+) -> Result<Option<Login>, Refusal> {
+    let mut found = Vec::new();
     let mut after = None;
     loop {
         let page =
             office.directory.customers(after, PAGE).await.map_err(|_| Refusal::LoginTrouble)?;
-        if let Some(customer) = page.iter().find(|customer| has(customer)) {
-            let fits = name.is_empty() || name == customer.name.as_str();
-            let login = Login { customer: customer.name.clone(), label: "".into() };
-            return Ok(fits.then_some(login));
-        }
+        let fitting = page.iter().filter(|customer| stands_for(tls, customer));
+        found.extend(fitting.map(|customer| customer.name.clone()));
         match page.last() {
             Some(last) if page.len() == PAGE => after = Some(last.name.clone()),
-            _ => return Ok(None),
+            _ => break,
         }
     }
+    if !name.is_empty() {
+        found.retain(|customer| customer.as_str() == name);
+    }
+    let customer = match (found.pop(), found.is_empty()) {
+        (Some(only), true) => only,
+        _ => return Ok(None),
+    };
+    Ok(Some(Login { customer, label: "".into() }))
+}
+
+/// Whether the certificate of the TLS layer stands for this customer: its key is pinned; or the operator's own
+/// authority signed it for the customer's name (as the common name) or for one of its domains (as a DNS name).
+fn stands_for(tls: &TlsFacts, customer: &Customer) -> bool {
+    let is_pinned = tls
+        .peer_key
+        .as_deref()
+        .is_some_and(|key| customer.settings.certificate.iter().any(|pin| **pin == *key));
+    let is_named = tls.verified.as_ref().is_some_and(|peer| {
+        let by_name = peer.common_name.as_deref() == Some(customer.name.as_str());
+        let names = peer.dns_names.iter().filter_map(|name| Domain::parse(name).ok());
+        by_name || names.into_iter().any(|name| customer.domains.contains(&name))
+    });
+    is_pinned || is_named
 }

@@ -247,7 +247,7 @@ impl Drop for Place<'_> {
 }
 
 /// IPv6 counts by /64, since one line has that many addresses; IPv4 as it is.
-fn counted_as(address: IpAddr) -> IpAddr {
+pub(super) fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(six) => IpAddr::V6((six.to_bits() & (!0u128 << 64)).into()),
         four => four,

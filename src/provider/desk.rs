@@ -60,8 +60,8 @@ impl Desk {
                 Answer::Credential(account::credential(office, &name).await)
             }
             Question::Login(request) => {
-                let key = self.tls.as_ref().and_then(|facts| facts.peer_key.as_deref());
-                Answer::Login(account::login(office, request, key).await)
+                let (peer, tls) = (self.peer.ip(), self.tls.as_ref());
+                Answer::Login(account::login(office, request, peer, tls).await)
             }
             Question::Turn(request) => {
                 let owner = self.peer.to_string();

@@ -3,6 +3,7 @@
 //! Called by the shell (`net`) and the program (`app`); knows the protocol's questions and the store's promises,
 //! and brings them together. It opens no socket and names no async runtime.
 
+pub mod abuse;
 mod account;
 pub mod board;
 pub mod desk;

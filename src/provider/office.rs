@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::abuse::Abuse;
 use super::board::Board;
 use super::policy::Policy;
 use super::world::World;
@@ -21,6 +22,8 @@ pub struct Office {
     pub world: Arc<dyn World>,
     /// What goes on.
     pub board: Board,
+    /// Failures and calls in vain.
+    pub abuse: Abuse,
     policy: RwLock<Arc<Policy>>,
     last_id: Mutex<u128>,
     health: Mutex<Option<(Duration, Health)>>,
@@ -39,9 +42,9 @@ impl Office {
         policy: Policy,
     ) -> Self {
         let policy = RwLock::new(Arc::new(policy));
-        let board = Board::default();
+        let (board, abuse) = (Board::default(), Abuse::default());
         let (last_id, health) = (Mutex::new(0), Mutex::new(None));
-        Self { store, directory, world, board, policy, last_id, health }
+        Self { store, directory, world, board, abuse, policy, last_id, health }
     }
 
     /// A new queue id: greater than all before it in this process, and unpredictable to others.

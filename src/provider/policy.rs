@@ -26,6 +26,11 @@ pub struct Policy {
     pub mechanisms: Vec<&'static str>,
     /// Failed logins in a session.
     pub auth_failures_max: u32,
+    /// How long a verdict waits after the first, second, … failure of an address, or a refusal after those of a
+    /// name; the last repeats.
+    pub delay_after_failures: Vec<Duration>,
+    /// ATRN in vain, per customer and minute; then 450.
+    pub turns_per_minute: u32,
     /// Whether a certificate is configured.
     pub tls_available: bool,
     /// `wait-for-mail` and `hold-open` for customers that set none.
@@ -52,6 +57,8 @@ impl Policy {
             auth_requires_tls: true,
             mechanisms: crate::smtp::MECHANISMS.to_vec(),
             auth_failures_max: 3,
+            delay_after_failures: [0, 0, 1, 2, 5].map(Duration::from_secs).to_vec(),
+            turns_per_minute: 120,
             tls_available: false,
             drain: Durations { wait_for_mail: Some(Seconds(0)), hold_open: Some(Seconds(0)) },
             window: Window::default(),

@@ -79,8 +79,26 @@ pub(super) async fn worth_deciding(office: &Office, request: &TurnRequest) {
     }
 }
 
-/// The lease and the number of messages waiting, or why not.
+/// The lease and the number of messages waiting, or why not. Customers that call too often without getting mail
+/// are told to wait (RFC 2645 §5.2.1); calls that move mail are not counted.
 pub(super) async fn grant(
+    office: &Office,
+    request: &TurnRequest,
+    owner: &str,
+) -> Result<(Lease, u64), Refusal> {
+    let name = &request.account.login.customer;
+    let (now, per_minute) = (office.world.monotonic(), office.policy().turns_per_minute);
+    if !office.abuse.may_call(name, now, per_minute) {
+        return Err(Refusal::TooOften);
+    }
+    let outcome = decide(office, request, owner).await;
+    if outcome.is_err() {
+        office.abuse.called_in_vain(name, now, per_minute);
+    }
+    outcome
+}
+
+async fn decide(
     office: &Office,
     request: &TurnRequest,
     owner: &str,

@@ -64,12 +64,6 @@ impl Key {
 /// value (as TOML) that says just that and therefore holds. `check` warns of every one that a file sets
 /// otherwise, and `customer set` of every such setting. Shrinks to nothing.
 pub const PENDING: &[(&str, &str, &str)] = &[
-    ("tls.client_ca", "client certificates are not asked for", ""),
-    (
-        "auth.delay_after_failures",
-        "failed logins are not slowed down, only limited by failures_max",
-        "",
-    ),
     ("queue.expire_after", "mail is kept until it is collected or removed by hand", ""),
     ("queue.durability", "every message is synced to disk before its 250", "\"fsync\""),
     ("etrn.enabled", "ETRN is not offered", "false"),
@@ -88,7 +82,6 @@ pub const PENDING: &[(&str, &str, &str)] = &[
     ("expire-after", "mail is kept until it is collected or removed by hand", ""),
     ("quota-bytes", "the quota is not enforced", ""),
     ("quota-messages", "the quota is not enforced", ""),
-    ("certificate", "client certificates are not asked for", ""),
 ];
 
 /// What happens instead, if `key` has no effect in this version.
@@ -168,8 +161,8 @@ pub const KEYS: &[Key] = &[
     key(
         "auth.delay_after_failures",
         Kind::Times,
-        "[\"1s\", \"5s\", \"15s\"]",
-        "Growing delays for an address and an account that fail; the last repeats.",
+        "[\"0s\", \"0s\", \"1s\", \"2s\", \"5s\"]",
+        "Delays after the first, second, … failure of an address or an account; the last repeats.",
     ),
     key(
         "limits.message_bytes_max",

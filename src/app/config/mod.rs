@@ -349,6 +349,8 @@ impl Pick<'_> {
             .filter(|m| allowed.iter().any(|a| a == m))
             .collect();
         policy.auth_failures_max = small("auth.failures_max");
+        policy.delay_after_failures =
+            self.times("auth.delay_after_failures").into_iter().map(Into::into).collect();
         policy.tls_available = tls_available;
         policy.drain = Durations {
             wait_for_mail: Some(Seconds(self.number("drain.wait_for_mail"))),
