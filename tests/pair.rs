@@ -223,7 +223,7 @@ fn with_a_window_of_one_each_is_recorded_before_the_next_mail() {
                 let count = restante::store::Store::count(&*memory, &queue);
                 let waiting = at_once(count);
                 let waiting = waiting.expect("counted").messages as usize;
-                assert_eq!(waiting, 6 - transaction);
+                assert_eq!(waiting, 7 - transaction);
             }
             None
         });

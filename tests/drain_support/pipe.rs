@@ -179,7 +179,8 @@ impl AsyncWrite for End {
 impl Drop for End {
     fn drop(&mut self) {
         let mut wire = self.wire.lock().expect("whole");
-        wire.ways[self.side].closed = true;
+        wire.ways[0].closed = true;
+        wire.ways[1].closed = true;
         wire.wake();
     }
 }

@@ -43,6 +43,8 @@ pub enum Reply {
     Hang,
     /// Say the usual, then close.
     SayAndHang,
+    /// Do as usual, but say nothing.
+    Mute,
     /// Never answer, never read.
     Stall,
 }
@@ -171,6 +173,7 @@ impl Connection {
                 self.say(usual).await
             }
             Some(Reply::Hang) => Next::Over,
+            Some(Reply::Mute) => Next::On(matches!(usual.as_bytes().first(), Some(b'2' | b'3'))),
             Some(Reply::SayAndHang) => {
                 // What was said counts as accepted, though the line dies behind it.
                 let next = self.say(usual).await;
@@ -202,6 +205,9 @@ impl Connection {
         let Next::On(_) = self.answer("(greeting)", &server.greeting.clone()).await else {
             return None;
         };
+        if self.hangs_after("(greeting)") {
+            return None;
+        }
         loop {
             let line = self.line().await?;
             self.taken.commands.push(line.clone());
