@@ -34,7 +34,8 @@ struct Direction {
     writer: Option<Waker>,
 }
 
-struct Wire {
+/// What the two ends share.
+pub struct Wire {
     ways: [Direction; 2],
     /// Reset: what was not read is lost.
     is_cut: bool,
@@ -87,14 +88,20 @@ impl End {
         wire.wake();
     }
 
-    /// From now on the writes of our end are kept.
-    pub fn keep_writes(&self) {
+    /// Keeps the writes of our end from now on, and shows them.
+    pub fn tap(&self) -> Tap {
         self.wire.lock().expect("whole").keeps_writes = true;
+        Tap(self.wire.clone())
     }
+}
 
-    /// The writes of our end.
+/// Sees the writes of our end.
+pub struct Tap(Arc<Mutex<Wire>>);
+
+impl Tap {
+    /// All of them, each for itself.
     pub fn writes(&self) -> Vec<Vec<u8>> {
-        self.wire.lock().expect("whole").writes.clone()
+        self.0.lock().expect("whole").writes.clone()
     }
 }
 

@@ -75,6 +75,8 @@ struct Connection {
     count: usize,
     transactions: usize,
     taken: Taken,
+    /// The mood was to close behind the last reply.
+    hangs: bool,
 }
 
 enum Next {
@@ -104,6 +106,7 @@ impl Server {
             count: 0,
             transactions: 0,
             taken: Taken::default(),
+            hangs: false,
         };
         connection.run(&self).await;
         connection.taken
@@ -161,10 +164,21 @@ impl Connection {
         }
     }
 
-    /// Answers as the mood is; tells whether the command was accepted.
-    async fn answer(&mut self, command: &str, usual: &str) -> Next {
+    /// Asks the mood; once for each command.
+    fn feel(&mut self, command: &str) -> Option<Reply> {
         self.count += 1;
         let mood = (self.mood)(command, self.transactions, self.count);
+        self.hangs = mood == Some(Reply::SayAndHang);
+        mood
+    }
+
+    /// Answers as the mood is; tells whether the command was accepted.
+    async fn answer(&mut self, command: &str, usual: &str) -> Next {
+        let mood = self.feel(command);
+        self.answer_so(mood, usual).await
+    }
+
+    async fn answer_so(&mut self, mood: Option<Reply>, usual: &str) -> Next {
         match mood {
             None => self.say(usual).await,
             Some(Reply::Say(text)) => self.say(&text).await,
@@ -174,14 +188,8 @@ impl Connection {
             }
             Some(Reply::Hang) => Next::Over,
             Some(Reply::Mute) => Next::On(matches!(usual.as_bytes().first(), Some(b'2' | b'3'))),
-            Some(Reply::SayAndHang) => {
-                // What was said counts as accepted, though the line dies behind it.
-                let next = self.say(usual).await;
-                if let Next::On(yes) = next {
-                    return if yes { Next::On(yes) } else { Next::Over };
-                }
-                Next::Over
-            }
+            // What was said counts, though the line dies behind it.
+            Some(Reply::SayAndHang) => self.say(usual).await,
             Some(Reply::Stall) => {
                 self.clock.wait(Duration::from_secs(1 << 20)).await;
                 Next::Over
@@ -195,17 +203,13 @@ impl Connection {
         Next::On(matches!(text.as_bytes().first(), Some(b'2' | b'3')))
     }
 
-    fn hangs_after(&self, command: &str) -> bool {
-        (self.mood)(command, self.transactions, self.count) == Some(Reply::SayAndHang)
-    }
-
     async fn run(&mut self, server: &Server) -> Option<()> {
         let mut open: Option<Message> = None;
         let mut chunks: Option<Vec<u8>> = None;
         let Next::On(_) = self.answer("(greeting)", &server.greeting.clone()).await else {
             return None;
         };
-        if self.hangs_after("(greeting)") {
+        if self.hangs {
             return None;
         }
         loop {
@@ -248,7 +252,7 @@ impl Connection {
                     match self.answer("DATA", "354 go\r\n").await {
                         Next::Over => return None,
                         Next::On(false) => continue,
-                        Next::On(true) if self.hangs_after("DATA") => return None,
+                        Next::On(true) if self.hangs => return None,
                         Next::On(true) => {}
                     }
                     let content = self.content().await?;
@@ -287,7 +291,7 @@ impl Connection {
                 Next::On(_) if verb == "BDAT" => chunks = None,
                 Next::On(_) => {}
             }
-            if self.hangs_after(&line) {
+            if self.hangs {
                 return None;
             }
         }
@@ -300,20 +304,15 @@ impl Connection {
         content: Vec<u8>,
     ) -> Option<()> {
         let message = open.take().map(|open| Message { content, ..open });
+        let mood = self.feel(command);
         // It is taken before the reply is on the wire: that is what makes doubt possible.
-        let before = self.taken.messages.len();
-        let count = self.count + 1;
-        let mood = (self.mood)(command, self.transactions, count);
         let is_refused = matches!(&mood, Some(Reply::Say(text)) if !text.starts_with('2'));
         if !is_refused {
             self.taken.messages.extend(message);
         }
-        assert!(self.taken.messages.len() <= before + 1);
-        let hangs = mood == Some(Reply::SayAndHang);
-        match self.answer(command, "250 2.0.0 taken\r\n").await {
-            Next::Over => None,
-            Next::On(_) if hangs => None,
-            Next::On(_) => Some(()),
+        match self.answer_so(mood, "250 2.0.0 taken\r\n").await {
+            Next::On(_) if !self.hangs => Some(()),
+            _ => None,
         }
     }
 }
