@@ -19,6 +19,7 @@
 
 mod account;
 mod call;
+mod files;
 mod pump;
 mod target;
 mod verdict;

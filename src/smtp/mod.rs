@@ -6,13 +6,13 @@
 //! `session` is the provider as server (RFC 5321, RFC 2645, RFC 1985), `sender` the provider as client on a
 //! reversed or dialed connection, `sasl` the login mechanisms of both sides.
 
+pub mod bridge;
+pub mod caller;
 pub mod command;
 pub mod data;
 pub mod extension;
 pub mod inbox;
 pub mod param;
-pub mod bridge;
-pub mod caller;
 pub mod refusal;
 pub mod reply;
 pub mod sasl;

@@ -6,8 +6,8 @@
 //! A mechanism is a chain of small states. Each is used up by the answer or the response that it waits for and
 //! gives a [`Move`]; a failed exchange leaves nothing behind.
 
-mod cram_md5;
 pub mod client;
+mod cram_md5;
 pub mod credential;
 mod external;
 mod plain;
