@@ -9,6 +9,7 @@ use futures::future::{Either, select};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::account::Account;
+use super::files;
 use super::pump::{PumpEnd, pump};
 use super::target::{self, Opened, Target};
 use super::verdict::{Trouble, Verdict};
@@ -203,7 +204,10 @@ impl<'a> Call<'a> {
     }
 
     async fn turn(&mut self, mut wire: Wire, ready: Ready) -> Result<Verdict, Verdict> {
-        let opened = match self.unless_stopped(target::open(&self.account.target)).await? {
+        let opened = match self
+            .unless_stopped(target::open(&self.account.target, &self.account.hello))
+            .await?
+        {
             Ok(opened) => opened,
             Err(error) => {
                 let mut out = Vec::new();
@@ -224,7 +228,7 @@ impl<'a> Call<'a> {
         (self.tell)(Event::Turned(&turned.reply.summary()));
         let opened = match opened.is_fresh() {
             true => opened,
-            false => match target::open(&self.account.target).await {
+            false => match target::open(&self.account.target, &self.account.hello).await {
                 Ok(opened) => opened,
                 Err(error) => {
                     // The provider waits for our greeting; this one says "later" (RFC 5321 §3.8).
@@ -238,7 +242,6 @@ impl<'a> Call<'a> {
     }
 
     async fn carry(&mut self, wire: Wire, turned: &Turned, opened: Opened) -> Verdict {
-        let bridge = Bridge::new(opened.dialect, wire.tls.is_some());
         let (report, tell) = (&mut self.report, &mut *self.tell);
         let mut deferred = 0u64;
         let mut count = |event: Event<'_>| {
@@ -253,9 +256,18 @@ impl<'a> Call<'a> {
             }
             tell(event);
         };
-        let stop = (self.stop, self.account.stop_patience);
-        let target = (opened.stream, opened.said.as_slice());
-        let end = pump(wire.stream, &turned.early, target, bridge, stop, &mut count).await;
+        let end = match opened {
+            Opened::Server(server) => {
+                let bridge = Bridge::new(server.dialect, wire.tls.is_some());
+                let stop = (self.stop, self.account.stop_patience);
+                let target = (server.stream, server.said.as_slice());
+                pump(wire.stream, &turned.early, target, bridge, stop, &mut count).await
+            }
+            Opened::Files(mailbox) => {
+                let early = &turned.early;
+                files::receive(wire, early, mailbox, self.account, self.stop, &mut count).await
+            }
+        };
         let later = |cause: String, mend| Verdict::Later(Trouble::new(cause, mend));
         match end {
             PumpEnd::Quit if deferred > 0 => later(

@@ -11,19 +11,30 @@
 //! | `call`, `pump` | one call: negotiation, turn, and moving the bytes |
 //! | `verdict` | how a call ended, and what to do about it |
 //! | `rhythm` | when to call again |
-//! | `tell` | lines, progress and JSON |
+//! | `tell`, `notify` | lines, progress and JSON; systemd |
+//! | `run` | all of it, from arguments to exit status |
 //!
 //! Everything of one account runs in one thread on the `futures` traits: a call holds a few buffers of 64 KiB each
 //! and moves bytes in both directions through one TLS connection, which two blocking threads could only do by
 //! taking turns at a lock.
 
 mod account;
+mod args;
 mod call;
+mod files;
+mod notify;
 mod pump;
+mod rhythm;
+mod run;
+mod secret;
+mod settings;
 mod target;
+mod tell;
 mod verdict;
 
 pub use account::{Account, AccountError};
+pub use args::FetchArgs;
 pub use call::{Event, Report, collect, collect_over};
+pub use run::run;
 pub use target::{Target, TargetError};
 pub use verdict::{Trouble, Verdict};

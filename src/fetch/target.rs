@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use futures::AsyncReadExt as _;
 
 use super::account::split_host;
+use super::files::Mailbox;
+use super::files::maildir::Maildir;
+use super::files::mbox::Mbox;
 use crate::net::patience::within;
 use crate::net::wire::Stream;
 use crate::net::{dial, unix};
@@ -108,8 +111,16 @@ impl Target {
     }
 }
 
+/// A target that takes mail now.
+pub(super) enum Opened {
+    /// A server has greeted.
+    Server(Server),
+    /// Files can be written.
+    Files(Box<dyn Mailbox>),
+}
+
 /// A mail server that has greeted.
-pub(super) struct Opened {
+pub(super) struct Server {
     pub(super) stream: Box<dyn Stream>,
     pub(super) dialect: Dialect,
     /// What it has said so far: its greeting.
@@ -118,25 +129,39 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Whether it has been idle so briefly that it surely still listens.
+    /// Whether it surely still listens.
     pub(super) fn is_fresh(&self) -> bool {
-        self.since.elapsed() < Duration::from_secs(FRESH_SECONDS_MAX)
+        match self {
+            Self::Server(server) => server.since.elapsed() < Duration::from_secs(FRESH_SECONDS_MAX),
+            Self::Files(_) => true,
+        }
     }
 }
 
-/// Connects to the server of `target` and reads its greeting.
+/// Opens `target`: connects and reads the greeting, or opens the folder or file. `host` is our name.
 ///
 /// # Errors
 /// What the system or the server says; a greeting other than 220 is one.
-pub(super) async fn open(target: &Target) -> io::Result<Opened> {
-    let patience = Duration::from_secs(GREETING_SECONDS_MAX);
-    match within(patience, open_patiently(target)).await {
-        Some(outcome) => outcome,
-        None => Err(io::Error::new(io::ErrorKind::TimedOut, "no greeting in time")),
+pub(super) async fn open(target: &Target, host: &str) -> io::Result<Opened> {
+    let host = host.to_owned();
+    match target.clone() {
+        Target::Maildir(path) => blocking::unblock(move || Maildir::open(&path, &host))
+            .await
+            .map(|maildir| Opened::Files(Box::new(maildir))),
+        Target::Mbox(path) => blocking::unblock(move || Mbox::open(&path))
+            .await
+            .map(|mbox| Opened::Files(Box::new(mbox))),
+        _ => {
+            let patience = Duration::from_secs(GREETING_SECONDS_MAX);
+            match within(patience, greeted(target)).await {
+                Some(outcome) => outcome.map(Opened::Server),
+                None => Err(io::Error::new(io::ErrorKind::TimedOut, "no greeting in time")),
+            }
+        }
     }
 }
 
-async fn open_patiently(target: &Target) -> io::Result<Opened> {
+async fn greeted(target: &Target) -> io::Result<Server> {
     let (mut stream, dialect) = match target {
         Target::Smtp(host, port) => (dial::connect(host, *port).await?.stream, Dialect::Smtp),
         Target::Lmtp(host, port) => (dial::connect(host, *port).await?.stream, Dialect::Lmtp),
@@ -158,7 +183,7 @@ async fn open_patiently(target: &Target) -> io::Result<Opened> {
         match reader.next_reply() {
             Ok(None) => {}
             Ok(Some(greeting)) if greeting.code == 220 => {
-                return Ok(Opened { stream, dialect, said, since: Instant::now() });
+                return Ok(Server { stream, dialect, said, since: Instant::now() });
             }
             Ok(Some(greeting)) => return Err(io::Error::other(greeting.summary())),
             Err(fault) => {
