@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use futures::{FutureExt, StreamExt};
 use restante::mail::{Outcome, RecipientState, ReversePath, Timestamp};
 use restante::store::{
-    Count, DirectoryError, Filter, LeaseAnswer, LeaseRequest, Memory, QueueAction, StateFilter,
-    StoreError,
+    Count, DirectoryError, Filter, LeaseAnswer, LeaseRequest, Memory, QueueAction, Report,
+    Settlement, StateFilter, StoreError, Verdict,
 };
 use store_support::*;
 
@@ -60,6 +60,8 @@ contract!(
     filters_mean_what_they_say,
     held_messages_rest_until_released,
     failed_ones_can_be_released,
+    a_report_enters_as_what_it_tells_of_leaves,
+    delivered_ones_can_wait_for_their_report,
     removing_takes_only_what_is_meant,
     overdue_recipients_come_oldest_first,
     hints_come_after_mail_and_release,
@@ -538,6 +540,59 @@ fn failed_ones_can_be_released(s: &Subject) {
     assert_eq!(page(store, &drain), []);
     assert_eq!(block_on(store.apply(Filter::default(), QueueAction::Release)).expect("done"), 1);
     assert_eq!(page(store, &drain)[0].recipients[0].state, RecipientState::Queued);
+}
+
+fn a_report_enters_as_what_it_tells_of_leaves(s: &Subject) {
+    let store = &*s.store;
+    put(store, 1, &[("a@x.example", "ax"), ("b@x.example", "ax"), ("c@x.example", "ax")]);
+    let drain = lease(store, "ax", &["x.example"]);
+    block_on(store.settle(&drain, vec![failed(1, 0), failed(1, 1)])).expect("settled");
+    let over = |index| (index, RecipientState::Failed(reply("550 no such user")));
+    let conclude = |states: Vec<(u32, RecipientState)>| {
+        block_on(async {
+            let mut writer = store.begin_body(id(2), 0).await.expect("a writer");
+            writer.write(b"report").await.expect("taken");
+            let report = Report { message: message(2, &[("t@y.example", "by")]), body: writer };
+            store.conclude(id(1), states, Some(report)).await
+        })
+    };
+    let waiting = || block_on(store.count(&domain("y.example"))).expect("counted").messages;
+    assert!(conclude(vec![(2, RecipientState::Queued)]).is_err(), "it can still be delivered");
+    let other = (1, RecipientState::Failed(reply("551 moved")));
+    assert!(!conclude(vec![over(0), other]).expect("answered"), "one stands otherwise");
+    assert!(!conclude(vec![over(0), over(7)]).expect("answered"), "one is not there");
+    assert_eq!(
+        (waiting(), block_on(store.query(Filter::default(), None, 9)).expect("asked").len()),
+        (0, 1)
+    );
+    assert!(conclude(vec![over(0), over(1)]).expect("answered"));
+    assert_eq!(waiting(), 1);
+    assert_eq!(read_from(store, id(2), 0).expect("read"), b"report");
+    let left = block_on(store.query(Filter { ids: vec![id(1)], ..Filter::default() }, None, 9));
+    let left = left.expect("asked");
+    assert_eq!(left[0].recipients.iter().map(|r| r.index).collect::<Vec<_>>(), [2]);
+    assert!(!conclude(vec![over(0), over(1)]).expect("answered"), "twice is the same as once");
+    assert_eq!(waiting(), 1);
+    block_on(store.settle(&drain, vec![failed(1, 2)])).expect("settled");
+    assert!(block_on(store.conclude(id(1), vec![over(2)], None)).expect("answered"));
+    assert!(matches!(block_on(store.open_body(id(1), 0)), Err(StoreError::Missing)));
+}
+
+fn delivered_ones_can_wait_for_their_report(s: &Subject) {
+    let store = &*s.store;
+    put(store, 1, &[("a@x.example", "ax")]);
+    let drain = lease(store, "ax", &["x.example"]);
+    let relayed = Settlement { id: id(1), index: 0, verdict: Verdict::Relayed(reply("250 ok")) };
+    block_on(store.settle(&drain, vec![relayed, later(1, 0), failed(1, 0)])).expect("settled");
+    assert_eq!(page(store, &drain), [], "it is not offered again");
+    assert_eq!(block_on(store.overdue(NEVER, 9)).expect("asked"), []);
+    let owed = Filter { state: Some(StateFilter::Relayed), ..Filter::default() };
+    assert_eq!(block_on(store.query(owed.clone(), None, 9)).expect("asked").len(), 1);
+    block_on(store.apply(Filter::default(), QueueAction::Release)).expect("applied");
+    assert_eq!(page(store, &drain), [], "nor after a release");
+    let state = RecipientState::Relayed(reply("250 ok"));
+    assert!(block_on(store.conclude(id(1), vec![(0, state)], None)).expect("answered"));
+    assert_eq!(block_on(store.query(Filter::default(), None, 9)).expect("asked"), []);
 }
 
 fn removing_takes_only_what_is_meant(s: &Subject) {

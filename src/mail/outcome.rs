@@ -69,8 +69,20 @@ pub enum RecipientState {
     Queued,
     /// Waiting after a 4yz; the last reply.
     Deferred(ReplyText),
-    /// Refused for good; the reply.
+    /// Refused for good or given up, and the report about it is owed: the reply, or our own words after an
+    /// enhanced code.
     Failed(ReplyText),
+    /// Delivered to a server that sends no reports itself, and the report of that is owed (RFC 3461 §5.2.2);
+    /// the reply.
+    Relayed(ReplyText),
+}
+
+impl RecipientState {
+    /// Whether nothing is left to do but to report; such a recipient is never offered again.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Relayed(_))
+    }
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub(crate) enum Class {
     Late = 1,
     /// Not failed and not offered: held by the operator, or damaged.
     Held = 2,
-    /// All its recipients in this queue have failed.
+    /// All its recipients in this queue are over: failed, or delivered with the report of it owed.
     Failed = 3,
 }
 
@@ -125,7 +125,7 @@ impl Kept {
     }
 
     fn class_of(&self, recipient: &KeptRecipient) -> Class {
-        if matches!(recipient.seen.state, RecipientState::Failed(_)) {
+        if recipient.seen.state.is_over() {
             Class::Failed
         } else if recipient.seen.held || self.damaged {
             Class::Held
@@ -216,6 +216,10 @@ impl Kept {
         if recipient.seen.owner != *customer || domains.binary_search(domain).is_err() {
             return false;
         }
+        let has_arrived = matches!(verdict, Verdict::Said(Outcome::Delivered(_)));
+        if recipient.seen.state.is_over() && !has_arrived {
+            return false;
+        }
         let before = recipient.clone();
         match verdict {
             Verdict::Said(Outcome::Delivered(_)) => {
@@ -223,13 +227,14 @@ impl Kept {
                 return true;
             }
             Verdict::Said(Outcome::Later(reply)) => {
-                if !matches!(recipient.seen.state, RecipientState::Failed(_)) {
-                    recipient.seen.state = RecipientState::Deferred(reply.clone());
-                }
+                recipient.seen.state = RecipientState::Deferred(reply.clone());
                 count_attempt(recipient, token);
             }
             Verdict::Said(Outcome::Failed(reply)) => {
                 recipient.seen.state = RecipientState::Failed(reply.clone());
+            }
+            Verdict::Relayed(reply) => {
+                recipient.seen.state = RecipientState::Relayed(reply.clone());
             }
             Verdict::InDoubt => {
                 let fresh = recipient.counted_by != token;
@@ -238,6 +243,24 @@ impl Kept {
             }
         }
         *recipient != before
+    }
+
+    /// Forgets recipients that are over, if all of them are here and stand as said. Answers whether they were.
+    pub(crate) fn conclude(
+        &mut self,
+        states: &[(u32, RecipientState)],
+    ) -> Result<bool, StoreError> {
+        if !states.iter().all(|(_, state)| state.is_over()) {
+            return Err(StoreError::Transient("only what is over can be concluded".into()));
+        }
+        let stands = |(index, state): &(u32, RecipientState)| {
+            self.recipients.iter().any(|r| r.seen.index == *index && r.seen.state == *state)
+        };
+        if !states.iter().all(stands) {
+            return Ok(false);
+        }
+        self.recipients.retain(|r| !states.iter().any(|(index, _)| r.seen.index == *index));
+        Ok(true)
     }
 
     /// Does what the operator wants to the recipients that the filter means; answers whether anything changed.
@@ -271,7 +294,7 @@ fn merged(one: Class, other: Class) -> Class {
 }
 
 fn can_expire(recipient: &KeptRecipient) -> bool {
-    !recipient.seen.held && !matches!(recipient.seen.state, RecipientState::Failed(_))
+    !recipient.seen.held && !recipient.seen.state.is_over()
 }
 
 fn count_attempt(recipient: &mut KeptRecipient, token: u64) {
@@ -291,6 +314,7 @@ fn recipient_is_meant(recipient: &KeptRecipient, filter: &Filter) -> bool {
             wanted
                 == match &seen.state {
                     RecipientState::Failed(_) => StateFilter::Failed,
+                    RecipientState::Relayed(_) => StateFilter::Relayed,
                     _ if seen.held => StateFilter::Held,
                     RecipientState::Queued => StateFilter::Queued,
                     RecipientState::Deferred(_) => StateFilter::Deferred,

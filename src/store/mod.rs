@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 
 use crate::mail::{
     ContentFacts, Customer, CustomerName, Domain, Envelope, Lease, Outcome, QueueId, Recipient,
-    RecipientState, Timestamp,
+    RecipientState, ReplyText, Timestamp,
 };
 
 pub use memory::Memory;
@@ -96,6 +96,20 @@ pub struct NewMessage {
     pub arrived: Timestamp,
     /// When it is to be given up, per recipient, same length as `owners`.
     pub expires: Vec<Timestamp>,
+}
+
+/// A report ready to enter a queue in the same breath as the recipients it tells of leave theirs.
+pub struct Report {
+    /// Its envelope and owners.
+    pub message: NewMessage,
+    /// Its content, written to the end.
+    pub body: Box<dyn BodyWriter>,
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report").field("message", &self.message).finish_non_exhaustive()
+    }
 }
 
 /// Where a recipient stands inside a [`Head`].
@@ -193,6 +207,8 @@ pub struct Settlement {
 pub enum Verdict {
     /// As the customer's server said.
     Said(Outcome),
+    /// Delivered, and its sender wants to be told by us: kept without being offered until [`Store::conclude`].
+    Relayed(ReplyText),
     /// The line broke after its content was sent and before the reply: kept, counted.
     InDoubt,
 }
@@ -207,7 +223,7 @@ pub struct Count {
     pub bytes: u64,
     /// Of `messages`, those that a drain would be offered now: not held.
     pub ready: u64,
-    /// Messages whose recipients here have all failed.
+    /// Messages whose recipients here are all over: failed, or delivered with the report of it owed.
     pub failed: u64,
     /// Arrival of the oldest of `messages`.
     pub oldest: Option<Timestamp>,
@@ -249,6 +265,8 @@ pub enum StateFilter {
     Held,
     /// Refused for good.
     Failed,
+    /// Delivered, the report of it is owed.
+    Relayed,
 }
 
 /// What an operator does to messages.
@@ -314,9 +332,22 @@ pub trait Store: Send + Sync {
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>>;
 
     /// Records what became of recipients; returns when durable. Settling twice is the same as once. Recipients
-    /// outside the lease's queues, and those that are gone, are passed over. Under a lost lease, deliveries are recorded all the same (they did happen), everything else is not, and the
+    /// outside the lease's queues, and those that are gone or over, are passed over; but one that was given up
+    /// and turns out delivered is forgotten. Under a lost lease, deliveries are recorded all the same (they did happen), everything else is not, and the
     /// call answers [`StoreError::LostLease`].
     fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()>;
+
+    /// Ends recipients of one message for good: they are forgotten, and the report about them exists, both or
+    /// neither, and durable when this returns. `states` are the recipients by [`HeldRecipient::index`] with the
+    /// state that the report tells of. If one of them is gone or stands otherwise by now, nothing is done and the
+    /// answer is false; so is a second call with the same states. Leases do not matter: nobody is offered a
+    /// recipient that is over, and other states are refused with [`StoreError::Transient`].
+    fn conclude(
+        &self,
+        about: QueueId,
+        states: Vec<(u32, RecipientState)>,
+        report: Option<Report>,
+    ) -> Answer<'_, bool>;
 
     /// Messages and octets of one queue, in constant time.
     fn count<'a>(&'a self, domain: &'a Domain) -> Answer<'a, Count>;

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, ready};
 use futures::stream::BoxStream;
 
-use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, Timestamp};
+use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, RecipientState, Timestamp};
 
 use super::hints::Hints;
 use super::kept::{Class, Kept, Place};
@@ -20,8 +20,8 @@ use super::roster::Roster;
 use super::tally::plus;
 use super::{
     Answer, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter, Head,
-    Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Settlement, Store,
-    StoreError,
+    Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement,
+    Store, StoreError,
 };
 use state::State;
 
@@ -130,6 +130,14 @@ impl BodyReader for Reader {
     }
 }
 
+/// The record and the octets of a message that is to exist.
+fn entering(report: Report) -> Result<(Kept, Arc<[u8]>), StoreError> {
+    let Ok(body) = report.body.into_any().downcast::<Writer>() else {
+        return Err(StoreError::Transient("the body belongs to another store".into()));
+    };
+    Ok((Kept::new(report.message, body.written())?, body.0.into()))
+}
+
 impl Store for Memory {
     fn begin_body(&self, _id: QueueId, _size_hint: u64) -> Answer<'_, Box<dyn BodyWriter>> {
         self.answer(|_| Ok(Box::new(Writer(Vec::new())) as Box<dyn BodyWriter>))
@@ -137,19 +145,15 @@ impl Store for Memory {
 
     fn commit(&self, message: NewMessage, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
         Box::pin(async move {
-            let Ok(body) = body.into_any().downcast::<Writer>() else {
-                return Err(StoreError::Transient("the body belongs to another store".into()));
-            };
-            let places = {
+            let (kept, body) = entering(Report { message, body })?;
+            let places = kept.places();
+            {
                 let mut state = self.open()?;
-                if state.messages.contains_key(&message.id) {
+                if state.messages.contains_key(&kept.id) {
                     return Ok(());
                 }
-                let kept = Kept::new(message, body.written())?;
-                let places = kept.places();
-                state.replace(kept, body.0.into());
-                places
-            };
+                state.replace(kept, body);
+            }
             self.tell(&places);
             Ok(())
         })
@@ -200,6 +204,31 @@ impl Store for Memory {
             let valid = state.leases.progress(lease, (self.clock)());
             state.settle(lease, &settlements, valid);
             if valid { Ok(()) } else { Err(StoreError::LostLease) }
+        })
+    }
+
+    fn conclude(
+        &self,
+        about: QueueId,
+        states: Vec<(u32, RecipientState)>,
+        report: Option<Report>,
+    ) -> Answer<'_, bool> {
+        self.answer(move |state| {
+            let entering = report.map(entering).transpose()?;
+            let Some((kept, body)) = state.messages.get(&about) else { return Ok(false) };
+            let (mut kept, body) = (kept.clone(), body.clone());
+            if !kept.conclude(&states)? {
+                return Ok(false);
+            }
+            state.replace(kept, body);
+            if let Some((report, body)) = entering
+                && !state.messages.contains_key(&report.id)
+            {
+                let places = report.places();
+                state.replace(report, body);
+                self.tell(&places);
+            }
+            Ok(true)
         })
     }
 

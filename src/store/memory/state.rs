@@ -130,7 +130,8 @@ impl State {
 
     pub(super) fn settle(&mut self, lease: &Lease, settlements: &[Settlement], valid: bool) {
         for Settlement { id, index, verdict } in settlements {
-            let delivered = matches!(verdict, Verdict::Said(Outcome::Delivered(_)));
+            let delivered =
+                matches!(verdict, Verdict::Said(Outcome::Delivered(_)) | Verdict::Relayed(_));
             if !valid && !delivered {
                 continue;
             }
