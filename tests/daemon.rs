@@ -12,8 +12,8 @@ const LITTLE: Sink<'_> = Sink { keywords: &["8BITMIME"], keep: true };
 /// A running provider with customer `acme` for example.org.
 fn provider(folder: &std::path::Path) -> Provider {
     let mut provider = Provider::prepare(folder, "");
-    provider.add_customer("acme", "example.org", PASSWORD);
     provider.start();
+    provider.add_customer("acme", "example.org", PASSWORD);
     provider
 }
 

@@ -30,11 +30,11 @@ fn certificate() -> &'static (tempfile::TempDir, ServerFiles) {
         let made = rcgen::generate_simple_self_signed(vec!["mx.provider.example".to_owned()])
             .expect("a certificate");
         let folder = tempfile::tempdir().expect("a folder");
-        let files = ServerFiles {
-            certificate: folder.path().join("certificate.pem"),
-            private_key: folder.path().join("key.pem"),
-            minimum: MinimumVersion::Tls12,
-        };
+        let files = ServerFiles::new(
+            folder.path().join("certificate.pem"),
+            folder.path().join("key.pem"),
+            MinimumVersion::Tls12,
+        );
         std::fs::write(&files.certificate, made.cert.pem()).expect("written");
         std::fs::write(&files.private_key, made.signing_key.serialize_pem()).expect("written");
         (folder, files)

@@ -126,6 +126,8 @@ pub enum State {
     Held,
     /// Refused for good by the customer's server.
     Failed,
+    /// Delivered; the report of it, which the sender asked for, is owed.
+    Relayed,
 }
 
 impl State {
@@ -138,12 +140,14 @@ impl State {
             Self::Deferred => "deferred",
             Self::Held => "held",
             Self::Failed => "failed",
+            Self::Relayed => "relayed",
         }
     }
 
     fn of(held: &HeldRecipient) -> Self {
         match &held.state {
             RecipientState::Failed(_) => Self::Failed,
+            RecipientState::Relayed(_) => Self::Relayed,
             _ if held.held => Self::Held,
             RecipientState::Deferred(_) => Self::Deferred,
             RecipientState::Queued => Self::Queued,
@@ -153,10 +157,10 @@ impl State {
     /// A message stands where the recipient stands that a drain would move first.
     fn of_all(recipients: &[HeldRecipient]) -> Self {
         let states: Vec<Self> = recipients.iter().map(Self::of).collect();
-        [Self::Deferred, Self::Queued, Self::Held]
+        [Self::Deferred, Self::Queued, Self::Held, Self::Failed]
             .into_iter()
             .find(|state| states.contains(state))
-            .unwrap_or(Self::Failed)
+            .unwrap_or(Self::Relayed)
     }
 }
 
@@ -212,9 +216,9 @@ impl ForwardPath {
         };
         let reply = match &held.state {
             RecipientState::Queued => None,
-            RecipientState::Deferred(reply) | RecipientState::Failed(reply) => {
-                Some(reply.as_str().to_owned())
-            }
+            RecipientState::Deferred(reply)
+            | RecipientState::Failed(reply)
+            | RecipientState::Relayed(reply) => Some(reply.as_str().to_owned()),
         };
         Self {
             address: held.recipient.forward_path.as_str().to_owned(),

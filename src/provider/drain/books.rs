@@ -304,7 +304,8 @@ impl Books {
 
     fn account(&mut self, settlement: Settlement, told: &Told, answer: &Result<(), StoreError>) {
         let Settlement { id, verdict, .. } = settlement;
-        let is_delivered = matches!(verdict, Verdict::Said(Outcome::Delivered(_)));
+        let is_delivered =
+            matches!(verdict, Verdict::Said(Outcome::Delivered(_)) | Verdict::Relayed(_));
         let is_recorded = match answer {
             Ok(()) => true,
             Err(StoreError::LostLease) => is_delivered,
@@ -318,7 +319,7 @@ impl Books {
         }
         let stays = matches!(verdict, Verdict::InDoubt | Verdict::Said(Outcome::Later(_)));
         match &verdict {
-            Verdict::Said(Outcome::Delivered(_)) => self.sums.delivered += 1,
+            Verdict::Said(Outcome::Delivered(_)) | Verdict::Relayed(_) => self.sums.delivered += 1,
             Verdict::Said(Outcome::Later(_)) => self.sums.deferred += 1,
             Verdict::Said(Outcome::Failed(_)) => self.sums.failed += 1,
             Verdict::InDoubt => {}
