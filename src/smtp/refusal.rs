@@ -181,6 +181,21 @@ mod tests {
         }
     }
 
+    // covers: H-02
+    #[test]
+    fn enhanced_codes_are_registered() {
+        // Subject and detail of RFC 3463 §3 and of the registry of RFC 5248, as far as a provider may use them.
+        let registered = [
+            (1, 1), (1, 3), (1, 7), (1, 10), (2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2), (3, 4), (4, 2),
+            (4, 6), (4, 7), (5, 1), (5, 2), (5, 3), (5, 4), (5, 6), (6, 0), (6, 3), (6, 7), (6, 9), (6, 11),
+            (7, 0), (7, 1), (7, 8), (7, 9), (7, 11), (7, 12),
+        ];
+        for refusal in Refusal::ALL {
+            let (_, EnhancedCode(_, subject, detail), _) = refusal.row();
+            assert!(registered.contains(&(subject, detail)), "{refusal:?}");
+        }
+    }
+
     #[test]
     fn our_own_trouble_is_temporary() {
         for refusal in

@@ -151,7 +151,7 @@ fn proof(password: &str, auth_message: &str) -> String {
     BASE64.encode(proof)
 }
 
-// covers: SC-04, SC-05
+// covers: SC-04, SC-05, C13
 #[test]
 fn scram_binding_and_its_liars() {
     let is_right = |step: Move| matches!(step, Move::Challenge(..));
@@ -260,7 +260,7 @@ fn cram_md5() {
     }
 }
 
-//
+// covers: X-01, C7
 #[test]
 fn external() {
     let respond = |message: &[u8]| {
