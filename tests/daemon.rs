@@ -51,7 +51,8 @@ fn contents() -> Vec<Vec<u8>> {
 
 /// What was sent must stand, byte for byte, behind the one Received line.
 fn assert_same(taken: &[Taken], sent: &[Vec<u8>]) {
-    assert_eq!(taken.len(), sent.len());
+    let sizes: Vec<_> = taken.iter().map(|one| one.content.len()).collect();
+    assert_eq!(taken.len(), sent.len(), "{sizes:?}");
     for (got, wanted) in taken.iter().zip(sent) {
         assert!(got.content.starts_with(b"Received: from sender.example ([127.0.0.1])\r\n"));
         let end = got.content.len() - wanted.len();
@@ -76,6 +77,7 @@ fn mail_flows_back_over_the_reversed_connection() {
         let mut peer = customer(&provider);
         peer.ask("ATRN example.org", "250");
         let taken = sink(&mut peer, manner);
+        assert_eq!(taken.len(), 6, "{}", provider.log());
         assert_same(&taken, &contents());
         assert_eq!(taken[0].recipients, ["RCPT TO:<l@example.org>"]);
         provider.wait_for_log("drained customer=acme");

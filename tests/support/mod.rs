@@ -352,6 +352,7 @@ pub fn sink(peer: &mut Peer, manner: &Sink<'_>) -> Vec<Taken> {
                 b"250 2.0.0 taken\r\n"
             }
             "EHLO" => {
+                answers.extend_from_slice(b"250-customer.example\r\n");
                 for keyword in manner.keywords {
                     answers.extend_from_slice(format!("250-{keyword}\r\n").as_bytes());
                 }
