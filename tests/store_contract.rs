@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use futures::{FutureExt, StreamExt};
 use restante::mail::{Outcome, RecipientState, ReversePath, Timestamp};
 use restante::store::{
-    Count, DirectoryError, Filter, LeaseAnswer, LeaseRequest, Memory, QueueAction, Report,
-    Settlement, StateFilter, StoreError, Verdict,
+    Count, DirectoryError, Filter, LeaseAnswer, LeaseRequest, Memory, Options, QueueAction, Report,
+    Settlement, SledStore, StateFilter, StoreError, Verdict,
 };
 use store_support::*;
 
@@ -27,10 +27,21 @@ fn memory() -> Subject {
     Subject { store: Arc::new(Memory::with_clock(clock.reader())), clock, _folder: None }
 }
 
+fn sled() -> Subject {
+    let clock = Clock::default();
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = Options { clock: clock.reader(), ..Options::default() };
+    let store = SledStore::open(folder.path(), options).expect("opened");
+    Subject { store: Arc::new(store), clock, _folder: Some(folder) }
+}
+
 macro_rules! contract {
     ($($promise:ident),* $(,)?) => {
         mod on_memory {
             $(#[test] fn $promise() { super::$promise(&super::memory()); })*
+        }
+        mod on_sled {
+            $(#[test] fn $promise() { super::$promise(&super::sled()); })*
         }
     };
 }

@@ -11,6 +11,7 @@ mod kept;
 mod leases;
 pub mod memory;
 mod roster;
+pub mod sled;
 mod tally;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::mail::{
 };
 
 pub use memory::Memory;
+pub use sled::{Options, SledStore};
 
 /// What went wrong, in the classes that callers treat differently.
 #[derive(Debug)]

@@ -81,6 +81,17 @@ impl Tally {
         self.live_bytes
     }
 
+    /// Sets what is counted once for each message, for an engine that knows it from its last end.
+    pub(crate) fn set_live_bytes(&mut self, live_bytes: u64) {
+        self.live_bytes = live_bytes;
+    }
+
+    /// Puts in a queue's count as it was, for an engine that knows it from its last end.
+    pub(crate) fn set(&mut self, domain: Domain, owner: CustomerName, count: Count) {
+        self.customers.entry(owner.clone()).or_default().insert(domain.clone());
+        self.queues.entry(domain).or_default().insert(owner, count);
+    }
+
     /// The queues of one domain: one, unless the domain changed hands while mail waited.
     pub(crate) fn of_domain(&self, domain: &Domain) -> Vec<(CustomerName, Count)> {
         let owners = self.queues.get(domain).into_iter().flatten();

@@ -1,0 +1,325 @@
+//! The one thread through which every change goes: it takes all that waits, writes it, syncs once, brings the
+//! index up to date and answers all.
+//!
+//! Called through [`Op`]s. An answer of success is given only after the spool and the journal were synced and
+//! the index shows the change. A sync that fails is final: the kernel may have dropped what it could not write,
+//! so nothing is tried again and the store is broken until it is opened anew.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use futures::channel::oneshot;
+
+use crate::mail::{CustomerName, Domain, QueueId};
+use crate::store::{DirectoryError, Filter, NewMessage, QueueAction, Settlement, StoreError};
+
+use super::Durability;
+use super::body::Incoming;
+use super::directory::{Change, Log};
+use super::disk::{DiskFile, is_full};
+use super::group::Group;
+use super::index::{Changes, Entry};
+use super::journal::Journal;
+use super::record::{Location, Mark};
+use super::shared::{Shared, locked, reading, writing};
+use super::spool::Lane;
+
+/// Operations answered together at most.
+const GROUP_OPS_MAX: usize = 4096;
+/// Octets of small bodies in one group at most.
+const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Whoever waits for an answer.
+pub(crate) type Waiter<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the committer is asked to do.
+pub(crate) enum Op {
+    /// Keep a message.
+    Commit { message: Box<NewMessage>, size: u64, body: Incoming, waiter: Waiter<()> },
+    /// Forget the unfinished record in a lane.
+    Abort(Lane),
+    /// Record verdicts; `valid` says whether the lease still held when the call was made.
+    Settle {
+        customer: CustomerName,
+        domains: Vec<Domain>,
+        token: u64,
+        settlements: Vec<Settlement>,
+        valid: bool,
+        waiter: Waiter<()>,
+    },
+    /// Do what the operator wants to these messages; answers how many changed.
+    Act { filter: Filter, action: QueueAction, ids: Vec<QueueId>, waiter: Waiter<u64> },
+    /// A message's body cannot be read.
+    SetAside { id: QueueId, why: String },
+    /// Records were copied into a lane, which ends at `end` now.
+    Moved { lane: Lane, end: u64, moves: Vec<(QueueId, Location, Location)>, waiter: Waiter<()> },
+    /// Say again in the newest journal file what an old one says.
+    Repeat { marks: Vec<Mark>, ids: Vec<QueueId>, waiter: Waiter<()> },
+    /// Change the directory.
+    Direct { change: Change, waiter: oneshot::Sender<Result<(), DirectoryError>> },
+    /// End. The answer comes when nothing runs any more.
+    Stop(Waiter<()>),
+}
+
+/// Why a whole group fails.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    Full,
+    Transient(String),
+    Broken(String),
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Full => Self::Full("the disk".into()),
+            Failure::Transient(why) => Self::Transient(why),
+            Failure::Broken(why) => Self::Broken(why),
+        }
+    }
+}
+
+impl Failure {
+    /// A write that did not happen.
+    pub(crate) fn of_write(error: &io::Error) -> Self {
+        if is_full(error) { Self::Full } else { Self::Transient(format!("writing: {error}")) }
+    }
+}
+
+/// The committer's own parts.
+pub(crate) struct Committer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) journal: Journal,
+    pub(crate) log: Log,
+    pub(crate) lane: Option<Lane>,
+    /// Octets given back to the file system when a mark finds no room.
+    pub(crate) reserve: super::reserve::Reserve,
+}
+
+impl Committer {
+    /// Works until it is told to stop.
+    pub(crate) fn run(mut self, ops: &Receiver<Op>) {
+        let mut stop = None;
+        while stop.is_none() {
+            let Ok(first) = ops.recv() else { break };
+            let mut waiting = Vec::with_capacity(64);
+            let mut octets = 0;
+            let mut next = Some(first);
+            while let Some(op) = next {
+                match op {
+                    Op::Stop(waiter) => stop = Some(waiter),
+                    Op::Commit { ref body, .. } => {
+                        octets += body.rest.len();
+                        waiting.push(op);
+                    }
+                    op => waiting.push(op),
+                }
+                let full = waiting.len() >= GROUP_OPS_MAX || octets >= GROUP_BYTES_MAX;
+                next = if full || stop.is_some() { None } else { ops.try_recv().ok() };
+            }
+            self.process(waiting);
+        }
+        let ended = self.end();
+        if let Some(waiter) = stop {
+            // Whoever asked may have gone.
+            let _ = waiter.send(ended);
+        }
+    }
+
+    /// One group from beginning to end.
+    fn process(&mut self, ops: Vec<Op>) {
+        if ops.is_empty() {
+            return;
+        }
+        let mut group = Group::default();
+        if let Err(error) = self.shared.check() {
+            for op in ops {
+                super::group::refuse(op, &error.to_string());
+            }
+            return;
+        }
+        for op in ops {
+            group.prepare(self, op);
+        }
+        group.write_small(self);
+        let outcome = self.write_marks(&mut group).and_then(|()| self.sync(&mut group));
+        let outcome = outcome.and_then(|()| self.apply(&mut group));
+        if let Err(Failure::Broken(why)) = &outcome {
+            self.shared.set_broken(why);
+        }
+        group.finish(&self.shared, outcome);
+        if let Err(error) = self.journal.turn_over() {
+            log::warn!("the journal goes on in its old file: {error}");
+        }
+    }
+
+    fn write_marks(&mut self, group: &mut Group) -> Result<(), Failure> {
+        let born = self.shared.spool.born();
+        for number in &born {
+            self.journal.add(&Mark::Born(*number));
+        }
+        for id in &group.changed {
+            if let Some(slot) = group.slots.get(id) {
+                self.journal.add(&Mark::about(&slot.now.kept, slot.now.at));
+            }
+        }
+        for mark in std::mem::take(&mut group.marks) {
+            self.journal.add(&mark);
+        }
+        if !self.journal.has_waiting() {
+            return Ok(());
+        }
+        let marks = self.journal.waiting();
+        let mut written = self.journal.write();
+        if written.as_ref().is_err_and(is_full) && self.reserve.give(&*self.shared.disk) {
+            self.journal.wait_again(marks);
+            written = self.journal.write();
+        }
+        match written {
+            Ok(file) => group.files.push(file),
+            Err(error) => {
+                // What was to change stays as it was; what was to be kept needs no mark.
+                self.shared.spool.born_again(born);
+                group.revert(&Failure::of_write(&error));
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, group: &mut Group) -> Result<(), Failure> {
+        if self.shared.options.durability == Durability::Relaxed {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let mut files: Vec<Arc<dyn DiskFile>> = Vec::new();
+        for file in group.files.drain(..) {
+            if !files.iter().any(|known| Arc::ptr_eq(known, &file)) {
+                files.push(file);
+            }
+        }
+        let folder = self.shared.spool.folder_was_changed();
+        sync_files(&files)
+            .and_then(|()| {
+                if folder {
+                    self.shared.disk.sync_folder(&self.shared.spool.folder)
+                } else {
+                    Ok(())
+                }
+            })
+            .map_err(|e| Failure::Broken(format!("a sync failed: {e}")))?;
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if !files.is_empty() {
+            self.shared.sync_micros.store(micros, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, group: &mut Group) -> Result<(), Failure> {
+        let mut changes = Changes::default();
+        let (mut digest, mut entries) = (0u64, 0u64);
+        for slot in group.slots.values() {
+            let before = slot.before.as_ref().map(|(entry, _)| entry);
+            let now = (!slot.now.kept.recipients.is_empty()).then_some(&slot.now);
+            if before == now {
+                continue;
+            }
+            let sum = changes.replace(before, now);
+            let old = slot.before.as_ref().map_or(0, |(_, digest)| *digest);
+            digest = digest.wrapping_add(sum).wrapping_sub(old);
+            entries = entries
+                .wrapping_add(u64::from(now.is_some()))
+                .wrapping_sub(u64::from(before.is_some()));
+        }
+        for (key, content) in group.customers.drain(..) {
+            match content {
+                Some(content) => changes.insert(key, &content),
+                None => changes.remove(key),
+            }
+        }
+        if changes.keys > 0 {
+            let guard = reading(&self.shared.index);
+            let applied = guard.as_ref().map(|index| index.apply(changes.into_batch()));
+            applied.unwrap_or(Ok(())).map_err(|e| Failure::Broken(e.to_string()))?;
+        }
+        self.account(group);
+        let open = self.shared.spool.open_ends();
+        let mut applied = locked(&self.shared.applied);
+        applied.journal = self.journal.position();
+        applied.last_segment = self.shared.spool.last_number();
+        applied.open = open;
+        applied.entries = applied.entries.wrapping_add(entries);
+        applied.digest = applied.digest.wrapping_add(digest);
+        Ok(())
+    }
+
+    /// Brings the counts in memory up to date.
+    fn account(&mut self, group: &mut Group) {
+        let spool = &self.shared.spool;
+        let mut tally = writing(&self.shared.tally);
+        for slot in group.slots.values() {
+            let before = slot.before.as_ref().map(|(entry, _)| entry);
+            let places = |e: &Entry| e.kept.places();
+            let now = &slot.now;
+            tally.change(&before.map(places).unwrap_or_default(), &places(now), now.kept.size);
+            if let Some(before) = before {
+                spool.leave(before.at);
+            }
+            if !now.kept.recipients.is_empty() {
+                spool.enter(now.at);
+            }
+        }
+        drop(tally);
+        // Only now: a sealed segment in which nothing lives may be removed at once.
+        for mut lane in group.lanes.drain(..) {
+            lane.synced = lane.end;
+            spool.give_back(lane);
+        }
+        for lane in group.full.drain(..) {
+            spool.seal(&lane);
+        }
+        if let Some(lane) = &mut self.lane {
+            lane.synced = lane.end;
+            spool.grown(lane);
+        }
+        if let Some(roster) = group.roster.take() {
+            *writing(&self.shared.roster) = roster;
+        }
+        if let Some(key) = group.server_key.take() {
+            *locked(&self.shared.server_key) = Some(key);
+        }
+    }
+
+    /// Leaves everything so that the next start can trust it.
+    fn end(self) -> Result<(), StoreError> {
+        let index = writing(&self.shared.index).take();
+        if let Some(lane) = &self.lane {
+            self.shared.spool.seal(lane);
+        }
+        self.shared.check()?;
+        let Some(index) = index else { return Ok(()) };
+        index.sync().inspect_err(|e| self.shared.set_broken(&e.to_string()))?;
+        super::state::write_clean(&self.shared)
+            .map_err(|e| StoreError::Transient(format!("noting the orderly end: {e}")))
+    }
+}
+
+/// Syncs files side by side: the device takes several at once.
+fn sync_files(files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
+    match files {
+        [] => Ok(()),
+        [only] => only.sync(),
+        [first, others @ ..] => std::thread::scope(|scope| {
+            let others: Vec<_> =
+                others.iter().map(|file| scope.spawn(move || file.sync())).collect();
+            let mut result = first.sync();
+            for other in others {
+                let other = other.join().unwrap_or_else(|_| Err(io::Error::other("panicked")));
+                result = result.and(other);
+            }
+            result
+        }),
+    }
+}

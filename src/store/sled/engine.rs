@@ -1,0 +1,270 @@
+//! The traits on the engine: each call takes what it needs, asks a thread, and waits without blocking.
+//!
+//! Called by everybody. Nothing is decided here but where the work is done.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::StreamExt;
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, Timestamp};
+use crate::store::{
+    Answer, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter, Head,
+    Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Settlement, Store,
+    StoreError,
+};
+
+use super::body::{Reader, Writer};
+use super::committer::{Op, Waiter};
+use super::directory::Change;
+use super::keeper;
+use super::lookup;
+use super::shared::{Shared, closed, locked, reading};
+use super::{Durability, SledStore};
+
+/// Messages that one operation of `apply` touches at most.
+const ACT_MESSAGES_MAX: usize = 500;
+
+impl SledStore {
+    /// Does `work` on a thread for blocking work.
+    fn off<'a, T: Send + 'static>(
+        &'a self,
+        work: impl FnOnce(&Arc<Shared>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'a, T> {
+        let shared = self.shared.clone();
+        Box::pin(blocking::unblock(move || work(&shared)))
+    }
+
+    async fn ask<T>(&self, op: impl FnOnce(Waiter<T>) -> Op) -> Result<T, StoreError> {
+        self.shared.check()?;
+        let (waiter, answer) = oneshot::channel();
+        self.shared.ops.send(op(waiter)).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    async fn direct(&self, change: Change) -> Result<(), DirectoryError> {
+        self.shared.check()?;
+        let (waiter, answer) = oneshot::channel();
+        self.shared.ops.send(Op::Direct { change, waiter }).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed().into()))
+    }
+}
+
+impl Store for SledStore {
+    fn begin_body(&self, id: QueueId, size_hint: u64) -> Answer<'_, Box<dyn BodyWriter>> {
+        Box::pin(async move {
+            self.shared.check()?;
+            Ok(Box::new(Writer::new(self.shared.clone(), id, size_hint)) as Box<dyn BodyWriter>)
+        })
+    }
+
+    fn commit(&self, message: NewMessage, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let foreign = || StoreError::Transient("the body belongs to another store".into());
+            let writer = body.into_any().downcast::<Writer>().map_err(|_| foreign())?;
+            self.shared.check()?;
+            let Some((of, id, size, body)) = writer.finish() else {
+                return Err(StoreError::Transient("the body could not be written".into()));
+            };
+            if !Arc::ptr_eq(&of, &self.shared) || id != message.id {
+                super::body::abort(&of, body);
+                return Err(foreign());
+            }
+            let message = Box::new(message);
+            self.ask(|waiter| Op::Commit { message, size, body, waiter }).await
+        })
+    }
+
+    fn lease(&self, request: LeaseRequest) -> Answer<'_, LeaseAnswer> {
+        Box::pin(async move {
+            self.shared.check()?;
+            locked(&self.shared.leases).acquire(request, self.shared.now())
+        })
+    }
+
+    fn renew<'a>(&'a self, lease: &'a Lease) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.shared.check()?;
+            let held = locked(&self.shared.leases).renew(lease, self.shared.now());
+            if held { Ok(()) } else { Err(StoreError::LostLease) }
+        })
+    }
+
+    fn release(&self, lease: Lease) -> Answer<'_, ()> {
+        Box::pin(async move {
+            locked(&self.shared.leases).release(&lease);
+            Ok(())
+        })
+    }
+
+    fn next<'a>(
+        &'a self,
+        lease: &'a Lease,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Answer<'a, Vec<Head>> {
+        Box::pin(async move {
+            self.shared.check()?;
+            if !locked(&self.shared.leases).is_held(lease, self.shared.now()) {
+                return Err(StoreError::LostLease);
+            }
+            let (customer, domains) = (lease.customer().clone(), lease.domains().to_vec());
+            self.off(move |shared| lookup::next(shared, &customer, &domains, after, limit)).await
+        })
+    }
+
+    fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
+        self.off(move |shared| {
+            Ok(Box::new(Reader::open(shared, id, offset)?) as Box<dyn BodyReader>)
+        })
+    }
+
+    fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let valid = locked(&self.shared.leases).progress(lease, self.shared.now());
+            let (customer, domains) = (lease.customer().clone(), lease.domains().to_vec());
+            let token = lease.token();
+            self.ask(|waiter| Op::Settle { customer, domains, token, settlements, valid, waiter })
+                .await
+        })
+    }
+
+    fn count<'a>(&'a self, domain: &'a Domain) -> Answer<'a, Count> {
+        let domain = domain.clone();
+        self.off(move |shared| lookup::count(shared, &domain))
+    }
+
+    fn usage<'a>(&'a self, customer: &'a CustomerName) -> Answer<'a, Count> {
+        let customer = customer.clone();
+        self.off(move |shared| lookup::usage(shared, &customer))
+    }
+
+    fn queues(
+        &self,
+        after: Option<Domain>,
+        limit: usize,
+    ) -> Answer<'_, Vec<(Domain, CustomerName, Count)>> {
+        self.off(move |shared| lookup::queues(shared, after.as_ref(), limit))
+    }
+
+    fn query(&self, filter: Filter, after: Option<QueueId>, limit: usize) -> Answer<'_, Vec<Head>> {
+        self.off(move |shared| lookup::query(shared, &filter, after, limit))
+    }
+
+    fn apply(&self, filter: Filter, action: QueueAction) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let (mut touched, mut after) = (0, None);
+            loop {
+                let page = self.query(filter.clone(), after, ACT_MESSAGES_MAX).await?;
+                let Some(last) = page.last() else { return Ok(touched) };
+                after = Some(last.id);
+                let ids = page.iter().map(|head| head.id).collect();
+                let filter = filter.clone();
+                touched += self.ask(|waiter| Op::Act { filter, action, ids, waiter }).await?;
+            }
+        })
+    }
+
+    fn overdue(&self, now: Timestamp, limit: usize) -> Answer<'_, Vec<Head>> {
+        self.off(move |shared| lookup::overdue(shared, now, limit))
+    }
+
+    fn changes(&self, domains: &[Domain]) -> BoxStream<'static, Changed> {
+        self.shared.hints.listen(domains).boxed()
+    }
+
+    fn health(&self) -> Answer<'_, Health> {
+        self.off(|shared| {
+            let index_bytes =
+                reading(&shared.index).as_ref().map_or(0, super::index::Index::disk_bytes);
+            let mut damage = locked(&shared.damage).clone();
+            if shared.options.durability == Durability::Relaxed {
+                damage.push("durability is relaxed: a power cut loses the last seconds".into());
+            }
+            Ok(Health {
+                broken: locked(&shared.broken).clone(),
+                free_bytes: shared.disk.space(&shared.spool.folder).ok().map(|(free, _)| free),
+                live_bytes: reading(&shared.tally).live_bytes(),
+                disk_bytes: shared.spool.disk_bytes().saturating_add(index_bytes),
+                damage,
+                sync_micros: shared.sync_micros.load(Ordering::Relaxed),
+            })
+        })
+    }
+
+    fn maintain(&self) -> Answer<'_, ()> {
+        self.off(|shared| {
+            shared.check()?;
+            keeper::maintain(shared, usize::MAX, &mut |_| {}).map(|_| ())
+        })
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let Some(threads) = locked(&self.ended).take() else { return Ok(()) };
+            let shared = self.shared.clone();
+            blocking::unblock(move || super::end(&shared, threads)).await
+        })
+    }
+}
+
+impl Directory for SledStore {
+    fn customer<'a>(&'a self, name: &'a CustomerName) -> Answer<'a, Option<Arc<Customer>>> {
+        Box::pin(async move {
+            self.shared.check()?;
+            Ok(reading(&self.shared.roster).customer(name))
+        })
+    }
+
+    fn owner<'a>(&'a self, domain: &'a Domain) -> Answer<'a, Option<Arc<Customer>>> {
+        Box::pin(async move {
+            self.shared.check()?;
+            Ok(reading(&self.shared.roster).owner(domain))
+        })
+    }
+
+    fn customers(
+        &self,
+        after: Option<CustomerName>,
+        limit: usize,
+    ) -> Answer<'_, Vec<Arc<Customer>>> {
+        Box::pin(async move {
+            self.shared.check()?;
+            Ok(reading(&self.shared.roster).page(after.as_ref(), limit))
+        })
+    }
+
+    fn create(&self, customer: Customer) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        Box::pin(self.direct(Change::Create(customer)))
+    }
+
+    fn update(&self, customer: Customer) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        Box::pin(self.direct(Change::Update(customer)))
+    }
+
+    fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>> {
+        Box::pin(self.direct(Change::Remove(name.clone())))
+    }
+
+    fn server_key(&self) -> Answer<'_, [u8; 32]> {
+        Box::pin(async move {
+            self.shared.check()?;
+            if let Some(key) = *locked(&self.shared.server_key) {
+                return Ok(key);
+            }
+            let mut key = [0; 32];
+            getrandom::fill(&mut key)
+                .map_err(|e| StoreError::Transient(format!("no random octets: {e}")))?;
+            match self.direct(Change::Key(key)).await {
+                Ok(()) => {}
+                Err(DirectoryError::Store(error)) => return Err(error),
+                Err(other) => return Err(StoreError::Transient(other.to_string())),
+            }
+            // Somebody else may have been first.
+            locked(&self.shared.server_key).ok_or_else(closed)
+        })
+    }
+}

@@ -1,0 +1,338 @@
+//! The index: everything that can be looked up, in sled, and nothing that could not be made again from the
+//! spool and the journal.
+//!
+//! Called by the committer (all changes), by readers, by recovery. Every value carries its version and a
+//! checksum over key and content, and a panic inside sled ends here as [`StoreError::Broken`]. It never syncs
+//! on anybody's way to an answer: durability comes from the spool and the journal.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use ::sled::{Batch, Db, IVec};
+
+use crate::mail::{CustomerName, Domain, QueueId, Timestamp};
+use crate::store::StoreError;
+use crate::store::kept::{Class, Kept, Place};
+
+use super::octets::{Garbled, In, Out};
+use super::record::{Location, put_kept, put_location, take_kept, take_location};
+
+/// The version of values that this program writes.
+const VALUE: u8 = 1;
+
+/// The first octet of a key says what it names.
+pub(crate) mod kind {
+    pub(crate) const MESSAGE: u8 = b'M';
+    pub(crate) const QUEUE: u8 = b'Q';
+    pub(crate) const DEADLINE: u8 = b'E';
+    pub(crate) const CUSTOMER: u8 = b'U';
+    pub(crate) const CHECKPOINT: u8 = b'C';
+    pub(crate) const DAMAGE: u8 = b'D';
+}
+
+/// A message and where its record lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) kept: Kept,
+    pub(crate) at: Location,
+}
+
+/// The index, open.
+#[derive(Debug)]
+pub(crate) struct Index {
+    db: Db,
+    folder: PathBuf,
+}
+
+/// Runs something of sled's and turns its errors and panics into ours.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> ::sled::Result<T>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(StoreError::Broken(format!("the index: {error}"))),
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(StoreError::Broken(format!("the index panicked: {}", said.unwrap_or("no reason"))))
+        }
+    }
+}
+
+/// The key of a message.
+pub(crate) fn message_key(id: QueueId) -> [u8; 17] {
+    let mut key = [kind::MESSAGE; 17];
+    key[1..].copy_from_slice(&id.to_bits().to_be_bytes());
+    key
+}
+
+fn queue_prefix(domain: &Domain, owner: &CustomerName, class: Class) -> Vec<u8> {
+    let mut key = Vec::with_capacity(96);
+    key.push(kind::QUEUE);
+    for name in [domain.as_str(), owner.as_str()] {
+        // Domains have at most 253 octets, names 64.
+        key.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        key.extend_from_slice(name.as_bytes());
+    }
+    key.push(class as u8);
+    key
+}
+
+/// The key of a message's place in a queue.
+pub(crate) fn queue_key(place: &Place, id: QueueId) -> Vec<u8> {
+    let mut key = queue_prefix(&place.domain, &place.owner, place.class);
+    key.extend_from_slice(&id.to_bits().to_be_bytes());
+    key
+}
+
+/// The key of a deadline.
+pub(crate) fn deadline_key(time: Timestamp, id: QueueId) -> [u8; 25] {
+    let mut key = [kind::DEADLINE; 25];
+    key[1..9].copy_from_slice(&time.0.to_be_bytes());
+    key[9..].copy_from_slice(&id.to_bits().to_be_bytes());
+    key
+}
+
+/// A value as it is kept: version, checksum over key and content, content.
+pub(crate) fn sealed(key: &[u8], content: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(5 + content.len());
+    value.push(VALUE);
+    value.extend_from_slice(&value_checksum(key, content).to_be_bytes());
+    value.extend_from_slice(content);
+    value
+}
+
+fn value_checksum(key: &[u8], content: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), content)
+}
+
+/// The content of a value, if it is what was written under this key.
+pub(crate) fn unsealed<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], Garbled> {
+    let mut from = In(value);
+    let (version, crc) = (from.u8()?, from.u32()?);
+    let sound = version == VALUE && crc == value_checksum(key, from.0);
+    if sound { Ok(from.0) } else { Err(Garbled) }
+}
+
+fn id_at_end(key: &[u8]) -> Option<QueueId> {
+    let bits = key.get(key.len().checked_sub(16)?..)?.try_into().ok()?;
+    Some(QueueId::from_bits(u128::from_be_bytes(bits)))
+}
+
+/// A message's value.
+pub(crate) fn message_value(entry: &Entry) -> Vec<u8> {
+    let mut out = Out(Vec::with_capacity(512));
+    put_location(&mut out, entry.at);
+    put_kept(&mut out, &entry.kept);
+    sealed(&message_key(entry.kept.id), &out.0)
+}
+
+/// Reads a message's value.
+pub(crate) fn message(key: &[u8], value: &[u8]) -> Result<Entry, Garbled> {
+    let mut from = In(unsealed(key, value)?);
+    let at = take_location(&mut from)?;
+    let kept = take_kept(&mut from)?;
+    from.end()?;
+    if id_at_end(key) == Some(kept.id) { Ok(Entry { kept, at }) } else { Err(Garbled) }
+}
+
+/// A number for one key and value; sums of them tell whether two sets are the same.
+pub(crate) fn digest(key: &[u8], value: &[u8]) -> u64 {
+    let crc = u64::from(crc32c::crc32c_append(crc32c::crc32c(key), value));
+    (crc ^ (crc << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Index {
+    /// Opens or makes the index in `folder`.
+    pub(crate) fn open(folder: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let config = ::sled::Config::new()
+            .path(folder)
+            .cache_capacity(cache_bytes)
+            // The keeper flushes, together with its checkpoints.
+            .flush_every_ms(None);
+        let db = guarded(|| config.open())?;
+        Ok(Self { db, folder: folder.to_owned() })
+    }
+
+    /// A message and the digest of its value.
+    pub(crate) fn entry(&self, id: QueueId) -> Result<Option<(Entry, u64)>, StoreError> {
+        let key = message_key(id);
+        let Some(value) = guarded(|| self.db.get(key))? else { return Ok(None) };
+        let entry = message(&key, &value).map_err(|_| StoreError::Corrupt(id))?;
+        Ok(Some((entry, digest(&key, &value))))
+    }
+
+    /// Applies a batch, whole.
+    pub(crate) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        guarded(|| self.db.apply_batch(batch))
+    }
+
+    /// The ids of one class of one queue after `after`, in order, with their arrival.
+    pub(crate) fn ids(
+        &self,
+        domain: &Domain,
+        owner: &CustomerName,
+        class: Class,
+        after: Option<QueueId>,
+    ) -> Result<Ids, StoreError> {
+        let prefix = queue_prefix(domain, owner, class);
+        let (mut from, mut to) = (prefix.clone(), prefix);
+        match after.map(|id| id.to_bits().checked_add(1)) {
+            // Nothing can follow the last id of all; an empty range says so.
+            Some(None) => from.extend_from_slice(&[0xff; 17]),
+            Some(Some(next)) => from.extend_from_slice(&next.to_be_bytes()),
+            None => from.extend_from_slice(&[0; 16]),
+        }
+        to.extend_from_slice(&[0xff; 17]);
+        let iter = guarded(|| Ok(self.db.range(from..to)))?;
+        Ok(Ids { iter })
+    }
+
+    /// All messages after `after`, by id: their keys and values.
+    pub(crate) fn messages(&self, after: Option<QueueId>) -> Result<Raw, StoreError> {
+        let from = match after.map(|id| id.to_bits().checked_add(1)) {
+            None => message_key(QueueId::from_bits(0)).to_vec(),
+            Some(Some(next)) => message_key(QueueId::from_bits(next)).to_vec(),
+            Some(None) => vec![kind::MESSAGE + 1],
+        };
+        self.raw(from, vec![kind::MESSAGE + 1])
+    }
+
+    /// All keys and values of one kind.
+    pub(crate) fn of_kind(&self, kind: u8) -> Result<Raw, StoreError> {
+        self.raw(vec![kind], vec![kind + 1])
+    }
+
+    fn raw(&self, from: Vec<u8>, to: Vec<u8>) -> Result<Raw, StoreError> {
+        Ok(Raw { iter: guarded(|| Ok(self.db.range(from..to)))? })
+    }
+
+    /// The content of a single value.
+    pub(crate) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = guarded(|| self.db.get(key))?;
+        Ok(value.and_then(|v| unsealed(key, &v).ok().map(<[u8]>::to_vec)))
+    }
+
+    /// Sets a single value.
+    pub(crate) fn set(&self, key: &[u8], content: &[u8]) -> Result<(), StoreError> {
+        guarded(|| self.db.insert(key, sealed(key, content)).map(|_| ()))
+    }
+
+    /// Hands everything to the system. It survives the end of the process then, but not a power cut.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        guarded(|| self.db.flush().map(|_| ()))
+    }
+
+    /// Makes everything durable: sled's own flush is not enough (see docs/durability.md).
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.flush()?;
+        let broken = |e| StoreError::Broken(format!("syncing the index: {e}"));
+        sync_all(&self.folder).map_err(broken)
+    }
+
+    /// Octets on disk.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        guarded(|| self.db.size_on_disk()).unwrap_or(0)
+    }
+}
+
+fn sync_all(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_all(&path)?;
+        } else {
+            File::open(&path)?.sync_data()?;
+        }
+    }
+    File::open(folder)?.sync_all()
+}
+
+/// Ids out of a queue.
+pub(crate) struct Ids {
+    iter: ::sled::Iter,
+}
+
+impl Iterator for Ids {
+    type Item = Result<(QueueId, Option<Timestamp>), StoreError>;
+    fn next(&mut self) -> Option<Self::Item> {
+        let (key, value) = match guarded(|| self.iter.next().transpose()) {
+            Ok(pair) => pair?,
+            Err(error) => return Some(Err(error)),
+        };
+        let arrived = unsealed(&key, &value).ok().and_then(|content| In(content).u64().ok());
+        id_at_end(&key).map(|id| Ok((id, arrived.map(Timestamp))))
+    }
+}
+
+/// Keys and values as they are.
+pub(crate) struct Raw {
+    iter: ::sled::Iter,
+}
+
+impl Iterator for Raw {
+    type Item = Result<(IVec, IVec), StoreError>;
+    fn next(&mut self) -> Option<Self::Item> {
+        guarded(|| self.iter.next().transpose()).transpose()
+    }
+}
+
+/// The changes of one group, as sled takes them.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    batch: Batch,
+    /// How many keys it touches.
+    pub(crate) keys: usize,
+}
+
+impl Changes {
+    /// The message stood as `before` and stands as `after`; answers the digest of its new value.
+    pub(crate) fn replace(&mut self, before: Option<&Entry>, after: Option<&Entry>) -> u64 {
+        let places = |e: Option<&Entry>| e.map(|e| e.kept.places()).unwrap_or_default();
+        let times = |e: Option<&Entry>| e.map(|e| e.kept.deadlines()).unwrap_or_default();
+        let Some(id) = after.or(before).map(|e| e.kept.id) else { return 0 };
+        let (old_places, new_places) = (places(before), places(after));
+        let (old_times, new_times) = (times(before), times(after));
+        for place in old_places.iter().filter(|p| !new_places.contains(p)) {
+            self.remove(queue_key(place, id));
+        }
+        for time in old_times.difference(&new_times) {
+            self.remove(deadline_key(*time, id).to_vec());
+        }
+        let key = message_key(id);
+        let Some(after) = after else {
+            self.remove(key.to_vec());
+            return 0;
+        };
+        for place in new_places.iter().filter(|p| !old_places.contains(p)) {
+            let mut arrived = Out::default();
+            arrived.u64(after.kept.arrived.0);
+            self.insert(queue_key(place, id), &arrived.0);
+        }
+        for time in new_times.difference(&old_times) {
+            self.insert(deadline_key(*time, id).to_vec(), &[]);
+        }
+        let value = message_value(after);
+        let sum = digest(&key, &value);
+        self.keys += 1;
+        self.batch.insert(key.to_vec(), value);
+        sum
+    }
+
+    /// Sets a value.
+    pub(crate) fn insert(&mut self, key: Vec<u8>, content: &[u8]) {
+        let value = sealed(&key, content);
+        self.keys += 1;
+        self.batch.insert(key, value);
+    }
+
+    /// Removes a key.
+    pub(crate) fn remove(&mut self, key: Vec<u8>) {
+        self.keys += 1;
+        self.batch.remove(key);
+    }
+
+    /// The batch.
+    pub(crate) fn into_batch(self) -> Batch {
+        self.batch
+    }
+}

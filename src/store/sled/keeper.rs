@@ -1,0 +1,280 @@
+//! Housekeeping: checkpoints of the index, removal of empty segments, compaction, the journal's oldest file.
+//!
+//! Called by a thread of its own, and by `maintain` on a thread for blocking work. Everything that changes the
+//! store goes through the committer; nothing in here holds anybody up.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use futures::executor::block_on;
+
+use crate::mail::QueueId;
+use crate::store::StoreError;
+
+use super::body::{copy_frames, refusal};
+use super::committer::{Op, Waiter};
+use super::frame::{self, Tail};
+use super::index::{Index, kind, message};
+use super::record::{Location, Mark};
+use super::scan::{self, Bodies, Found};
+use super::shared::{Shared, closed, locked};
+use super::spool::Lane;
+use super::{Progress, Step, journal};
+
+/// Time between two rounds of the thread.
+const ROUND: Duration = Duration::from_millis(500);
+/// Segments compacted in one turn.
+const COMPACTED_MAX: usize = 4;
+/// Journal files above which the oldest is looked at.
+const JOURNALS_MAX: usize = 4;
+/// Copied octets that are written at once.
+const COPY_BYTES: usize = 1024 * 1024;
+
+/// Works until the other end of `stop` is gone.
+pub(crate) fn run(shared: &Arc<Shared>, stop: &Receiver<()>, unchecked: bool) {
+    if unchecked {
+        // It reports what it finds by itself.
+        let _ = check_values(shared, stop);
+    }
+    let mut last = None;
+    while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(ROUND) {
+        if shared.check().is_err() {
+            break;
+        }
+        let round = checkpoint(shared, &mut last).and_then(|()| retire_empty(shared));
+        if let Err(error) = round {
+            log::warn!("housekeeping of the store: {error}");
+        }
+    }
+}
+
+/// Reads every value of a large index that was taken on trust.
+fn check_values(shared: &Arc<Shared>, stop: &Receiver<()>) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let page = shared.ask(|index| {
+            let mut last = None;
+            for pair in index.messages(after)?.take(1000) {
+                let (key, value) = pair?;
+                let bits = key.get(1..17).and_then(|b| b.try_into().ok()).unwrap_or([0; 16]);
+                let id = QueueId::from_bits(u128::from_be_bytes(bits));
+                if message(&key, &value).is_err() {
+                    report_entry(shared, id, &StoreError::Corrupt(id));
+                }
+                last = Some(id);
+            }
+            Ok(last)
+        })?;
+        let told = stop.recv_timeout(Duration::from_millis(1));
+        if page.is_none() || !matches!(told, Err(RecvTimeoutError::Timeout)) {
+            return Ok(());
+        }
+        after = page;
+    }
+}
+
+/// Notes that the index has a value about a message which is not what was written.
+pub(crate) fn report_entry(shared: &Shared, id: QueueId, error: &StoreError) {
+    match error {
+        StoreError::Broken(why) => shared.set_broken(why),
+        _ => shared.report(format!(
+            "the index's entry of message {id} is damaged; `restante store rebuild` makes it again"
+        )),
+    }
+}
+
+/// Hands the index to the system and notes how far it goes.
+pub(crate) fn checkpoint(
+    shared: &Shared,
+    last: &mut Option<super::shared::Applied>,
+) -> Result<(), StoreError> {
+    let applied = locked(&shared.applied).clone();
+    if last.as_ref() == Some(&applied) {
+        return Ok(());
+    }
+    let said = serde_json::to_vec(&applied)
+        .map_err(|e| StoreError::Transient(format!("a checkpoint: {e}")))?;
+    shared.ask(|index: &Index| {
+        index.flush()?;
+        // Written after the flush, it can only be found together with all that it speaks of.
+        index.set(&[kind::CHECKPOINT], &said)
+    })?;
+    if let Some(last) = last {
+        *locked(&shared.flushed) = last.journal;
+    }
+    *last = Some(applied);
+    Ok(())
+}
+
+fn wait<T>(receiver: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    block_on(receiver).unwrap_or_else(|_| Err(closed()))
+}
+
+fn ask<T>(shared: &Shared, op: impl FnOnce(Waiter<T>) -> Op) -> Result<T, StoreError> {
+    let (waiter, receiver) = oneshot::channel();
+    shared.ops.send(op(waiter)).map_err(|_| closed())?;
+    wait(receiver)
+}
+
+/// Removes sealed segments in which nothing lives.
+pub(crate) fn retire_empty(shared: &Shared) -> Result<(), StoreError> {
+    let empty: Vec<u64> = shared
+        .spool
+        .segments()
+        .into_iter()
+        .filter(|(_, s)| s.sealed && s.live == 0 && !s.damaged)
+        .map(|(number, _)| number)
+        .collect();
+    if empty.is_empty() {
+        return Ok(());
+    }
+    let marks = empty.iter().map(|number| Mark::Retired(*number)).collect();
+    ask(shared, |waiter| Op::Repeat { marks, ids: Vec::new(), waiter })?;
+    let failed = |e: io::Error| StoreError::Transient(format!("removing a segment: {e}"));
+    for number in empty {
+        shared.spool.retire(number).map_err(failed)?;
+    }
+    shared.disk.sync_folder(&shared.spool.folder).map_err(failed)
+}
+
+/// One turn: compacts what is mostly dead, then removes what is empty.
+pub(crate) fn maintain(
+    shared: &Arc<Shared>,
+    most: usize,
+    progress: Progress<'_>,
+) -> Result<u64, StoreError> {
+    let Ok(_alone) = shared.compacting.try_lock() else { return Ok(0) };
+    let mut done = 0;
+    for number in worth_compacting(shared).into_iter().take(most.min(COMPACTED_MAX)) {
+        progress(Step { name: "compacting", done, total: 0 });
+        compact(shared, number)?;
+        done += 1;
+    }
+    retire_empty(shared)?;
+    shorten_journal(shared)?;
+    Ok(done)
+}
+
+/// Segments under a quarter alive, the emptiest first; and small ones, when there are many.
+fn worth_compacting(shared: &Shared) -> Vec<u64> {
+    let segments = shared.spool.segments();
+    let usable = segments.iter().filter(|(_, s)| s.sealed && s.live > 0 && !s.damaged);
+    let small = |len: u64| len < shared.spool.segment_bytes / 8;
+    let many = usable.clone().filter(|(_, s)| small(s.len)).count() > 8;
+    let mut worth: Vec<(u64, u64)> = usable
+        .filter(|(_, s)| s.live_bytes.saturating_mul(4) < s.len || (many && small(s.len)))
+        .map(|(number, s)| (s.live_bytes, *number))
+        .collect();
+    worth.sort_unstable();
+    worth.into_iter().map(|(_, number)| number).collect()
+}
+
+/// Copies what lives in a segment to another one.
+fn compact(shared: &Arc<Shared>, number: u64) -> Result<(), StoreError> {
+    let failed = |e: io::Error| StoreError::Transient(format!("compacting: {e}"));
+    let Some(segment) = shared.spool.segment(number) else { return Ok(()) };
+    let Some((file, nonce)) = shared.spool.file(number).map_err(failed)? else { return Ok(()) };
+    let mut records: Vec<(QueueId, Location)> = Vec::new();
+    scan::segment(&*file, number, &nonce, 0, Bodies::Skipped, &mut |found| {
+        if let Found::Record { at, tail, .. } = found {
+            records.push((tail.kept.id, at));
+        }
+    })
+    .map_err(failed)?;
+    let mut lane = shared.spool.take_lane(segment.live_bytes).map_err(|e| refusal(&e))?;
+    let begun = lane.end;
+    match copy_all(shared, &mut lane, records) {
+        Ok((end, moves)) => {
+            // The copies are durable before the originals are declared dead.
+            let synced =
+                lane.file.sync().and_then(|()| shared.disk.sync_folder(&shared.spool.folder));
+            if let Err(error) = synced {
+                shared.set_broken(&format!("a sync failed: {error}"));
+                return Err(failed(error));
+            }
+            if end > begun && moves.len() < usize::try_from(segment.live).unwrap_or(usize::MAX) {
+                log::debug!("segment {number}: some records were settled while they were copied");
+            }
+            ask(shared, |waiter| Op::Moved { lane, end, moves, waiter })
+        }
+        Err(error) => {
+            if matches!(error, StoreError::Corrupt(_)) {
+                shared.spool.set_damaged(number);
+            }
+            shared.spool.cut_off(lane);
+            Err(error)
+        }
+    }
+}
+
+type Moves = Vec<(QueueId, Location, Location)>;
+
+fn copy_all(
+    shared: &Arc<Shared>,
+    lane: &mut Lane,
+    records: Vec<(QueueId, Location)>,
+) -> Result<(u64, Moves), StoreError> {
+    let mut moves = Vec::new();
+    let mut cursor = lane.end;
+    let mut octets = Vec::with_capacity(COPY_BYTES + 128 * 1024);
+    for (id, from) in records {
+        let Some((entry, _)) = shared.ask(|index| index.entry(id))? else { continue };
+        if entry.at != from || entry.kept.damaged {
+            continue;
+        }
+        let offset = cursor + octets.len() as u64;
+        frame::put_head(&mut octets, &lane.nonce, id);
+        let mut number = 0;
+        copy_frames(shared, id, from, entry.kept.size, &mut |content| {
+            frame::put_body(&mut octets, &lane.nonce, id, number, &content);
+            number += 1;
+            if octets.len() >= COPY_BYTES {
+                lane.file.write_at(&octets, cursor)?;
+                cursor += octets.len() as u64;
+                octets.clear();
+            }
+            Ok(())
+        })?;
+        let tail = Tail { synced: lane.synced, copy: true, kept: entry.kept };
+        frame::put_tail(&mut octets, &lane.nonce, number, &tail);
+        let len = cursor + octets.len() as u64 - offset;
+        moves.push((id, from, Location { segment: lane.number, offset, len }));
+    }
+    lane.file.write_at(&octets, cursor).map_err(|e| refusal(&e))?;
+    Ok((cursor + octets.len() as u64, moves))
+}
+
+/// Says again what the oldest journal file says and still matters, and removes it.
+fn shorten_journal(shared: &Shared) -> Result<(), StoreError> {
+    let failed = |e: io::Error| StoreError::Transient(format!("shortening the journal: {e}"));
+    let folder = &shared.spool.folder;
+    let files = journal::list(&*shared.disk, folder).map_err(failed)?;
+    let flushed = locked(&shared.flushed).0;
+    if files.len() <= JOURNALS_MAX {
+        return Ok(());
+    }
+    let Some((number, nonce)) = files.into_iter().next().filter(|(n, _)| *n < flushed) else {
+        return Ok(());
+    };
+    let path = folder.join(journal::file_name(number, &nonce));
+    let segments = shared.spool.segments();
+    let (mut marks, mut ids) = (Vec::new(), Vec::new());
+    journal::read(&*shared.disk, &path, &nonce, &mut |line| {
+        let journal::Entry::Mark(_, mark) = line else { return };
+        match mark {
+            Mark::Dead { at, .. } if segments.contains_key(&at.segment) => marks.push(mark),
+            Mark::Born(segment) if segments.contains_key(&segment) => marks.push(mark),
+            Mark::Standing { id, at, .. } if segments.contains_key(&at.segment) => ids.push(id),
+            _ => {}
+        }
+    })
+    .map_err(failed)?;
+    ids.sort_unstable();
+    ids.dedup();
+    ask(shared, |waiter| Op::Repeat { marks, ids, waiter })?;
+    shared.disk.remove(&path).map_err(failed)?;
+    shared.disk.sync_folder(folder).map_err(failed)
+}

@@ -1,0 +1,278 @@
+//! The engine on disk: a spool of segments and a journal that keep the promise, and sled as an index that could
+//! be made again from them.
+//!
+//! Called through the traits of [`crate::store`]. docs/durability.md says what is promised and why in this way;
+//! ARCHITECTURE.md how the parts belong together. All blocking work happens on the committer's thread, on the
+//! keeper's, or on the threads of the `blocking` crate.
+
+mod body;
+mod check;
+mod committer;
+mod directory;
+pub mod disk;
+mod engine;
+mod frame;
+mod group;
+mod index;
+mod journal;
+mod keeper;
+mod lookup;
+mod octets;
+mod record;
+mod recover;
+mod replay;
+mod reserve;
+mod scan;
+mod shared;
+mod spool;
+mod state;
+
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures::channel::oneshot;
+
+use crate::store::StoreError;
+use crate::store::hints::Hints;
+use crate::store::leases::Leases;
+
+use committer::{Committer, Op};
+use disk::{Disk, RealDisk};
+use journal::Journal;
+use reserve::Reserve;
+use shared::{Shared, closed, locked};
+use spool::Spool;
+
+/// What an answer of success means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// It would survive a power cut.
+    #[default]
+    Fsync,
+    /// It would survive the end of the process, and a power cut some seconds later. `Health` says so.
+    Relaxed,
+}
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// What an answer of success means.
+    pub durability: Durability,
+    /// Memory for the index, in octets.
+    pub cache_bytes: u64,
+    /// Octets of a segment; a larger message has one to itself.
+    pub segment_bytes: u64,
+    /// The clock of leases: the time since any fixed point, never going back.
+    pub clock: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// The file system below spool and journal; sled uses the machine's own.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let start = Instant::now();
+        Self {
+            durability: Durability::Fsync,
+            cache_bytes: 128 * 1024 * 1024,
+            segment_bytes: 64 * 1024 * 1024,
+            clock: Arc::new(move || start.elapsed()),
+            disk: Arc::new(RealDisk),
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("durability", &self.durability)
+            .field("cache_bytes", &self.cache_bytes)
+            .field("segment_bytes", &self.segment_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a long task is. `total` is zero where nobody knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What is being done, for people.
+    pub name: &'static str,
+    /// Units done.
+    pub done: u64,
+    /// Units in all.
+    pub total: u64,
+}
+
+/// Whoever wants to know how far a task is.
+pub type Progress<'a> = &'a mut dyn FnMut(Step);
+
+/// A store and directory in a folder.
+pub struct SledStore {
+    shared: Arc<Shared>,
+    ended: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    committer: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    keeper_stop: Sender<()>,
+}
+
+impl std::fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SledStore").field("folder", &self.shared.folder).finish_non_exhaustive()
+    }
+}
+
+impl SledStore {
+    /// Opens the store in `folder`, or begins one there. Blocks: a few milliseconds after an orderly end, as
+    /// long as reading the spool takes after a power cut.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] if another process has it open, if it is newer than this program, or if the
+    /// folder cannot be used. Damage inside is no error: see [`crate::store::Health::damage`].
+    pub fn open(folder: &Path, options: Options) -> Result<Self, StoreError> {
+        Self::open_with(folder, options, false, &mut |_| {})
+    }
+
+    /// The same with progress. With `rebuild` the index is made again from spool and journal.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`].
+    pub fn open_with(
+        folder: &Path,
+        options: Options,
+        rebuild: bool,
+        progress: Progress<'_>,
+    ) -> Result<Self, StoreError> {
+        let disk = options.disk.clone();
+        let broken = |e: std::io::Error| StoreError::Broken(format!("{}: {e}", folder.display()));
+        // The folder, the index and the lock are the machine's own whatever the disk below the spool.
+        RealDisk.make_folder(folder).map_err(broken)?;
+        let lock = state::lock(folder)?;
+        disk.make_folder(folder).map_err(broken)?;
+        disk.make_folder(&folder.join("spool")).map_err(broken)?;
+        match state::layout(&*disk, folder)? {
+            Some(state::LAYOUT) => {}
+            Some(newer) if newer > state::LAYOUT => {
+                return Err(StoreError::Broken(format!(
+                    "{} has layout {newer}; this program knows {} and older ones: use a newer one",
+                    folder.display(),
+                    state::LAYOUT
+                )));
+            }
+            Some(older) => {
+                return Err(StoreError::Broken(format!("layout {older} never existed")));
+            }
+            None => state::write_layout(&*disk, folder, state::LAYOUT).map_err(broken)?,
+        }
+        let found = recover::recover(&*disk, folder, &options, rebuild, progress)?;
+        let machine = state::machine(folder).unwrap_or_default();
+        state::write_running(&*disk, folder, machine).map_err(broken)?;
+        Self::start(folder, options, lock, found)
+    }
+
+    fn start(
+        folder: &Path,
+        options: Options,
+        lock: std::fs::File,
+        found: recover::Recovered,
+    ) -> Result<Self, StoreError> {
+        let broken = |e: std::io::Error| StoreError::Broken(format!("{}: {e}", folder.display()));
+        let disk = options.disk.clone();
+        let spool_folder = folder.join("spool");
+        let journal =
+            Journal::begin(disk.clone(), spool_folder.clone(), found.next_journal, found.epoch);
+        let journal = journal.map_err(broken)?;
+        let spool = Spool::new(
+            disk.clone(),
+            spool_folder,
+            found.segments,
+            found.last_segment,
+            found.epoch,
+            options.segment_bytes,
+        );
+        let mut applied = found.applied;
+        applied.journal = journal.position();
+        applied.last_segment = found.last_segment;
+        applied.open = Vec::new();
+        let (ops, inbox) = channel();
+        let reserve = Reserve::take(&*disk, folder.join("reserve"));
+        let shared = Arc::new(Shared {
+            folder: folder.to_owned(),
+            disk,
+            spool,
+            index: RwLock::new(Some(found.index)),
+            tally: RwLock::new(found.tally),
+            leases: Mutex::new(Leases::new(found.epoch)),
+            roster: RwLock::new(found.roster),
+            server_key: Mutex::new(found.key),
+            hints: Hints::default(),
+            broken: Mutex::new(None),
+            damage: Mutex::new(found.damage),
+            flushed: Mutex::new(applied.journal),
+            applied: Mutex::new(applied),
+            sync_micros: AtomicU64::new(0),
+            buffered: AtomicU64::new(0),
+            ops,
+            compacting: Mutex::new(()),
+            options,
+            _lock: lock,
+        });
+        let committer =
+            Committer { shared: shared.clone(), journal, log: found.log, lane: None, reserve };
+        let thread = std::thread::Builder::new().name("store-committer".into());
+        let committer = thread.spawn(move || committer.run(&inbox)).map_err(broken)?;
+        let (keeper_stop, stop) = channel();
+        let (kept, unchecked) = (shared.clone(), found.unchecked);
+        let thread = std::thread::Builder::new().name("store-keeper".into());
+        let keeper = thread.spawn(move || keeper::run(&kept, &stop, unchecked)).map_err(broken)?;
+        let threads = Threads { committer, keeper, keeper_stop };
+        Ok(Self { shared, ended: Mutex::new(Some(threads)) })
+    }
+
+    /// Compacts until nothing is worth it any more; answers how many segments were. Blocks.
+    ///
+    /// # Errors
+    /// Those of the store; what was done stays done.
+    pub fn compact(&self, progress: Progress<'_>) -> Result<u64, StoreError> {
+        let mut done = 0;
+        loop {
+            let more = keeper::maintain(&self.shared, 1, &mut |_| {})?;
+            if more == 0 {
+                return Ok(done);
+            }
+            done += more;
+            progress(Step { name: "compacting", done, total: 0 });
+        }
+    }
+}
+
+impl Drop for SledStore {
+    /// Ends in order as `close` does, for those who forgot it.
+    fn drop(&mut self) {
+        let threads = locked(&self.ended).take();
+        // There is nobody to tell.
+        let _ = threads.map(|threads| end(&self.shared, threads));
+    }
+}
+
+/// Ends the threads. Blocks until the last answer is given.
+fn end(shared: &Shared, threads: Threads) -> Result<(), StoreError> {
+    drop(threads.keeper_stop);
+    // A panic of theirs is no reason to panic here.
+    let _ = threads.keeper.join();
+    let (waiter, mut answer) = oneshot::channel();
+    let sent = shared.ops.send(Op::Stop(waiter));
+    let _ = threads.committer.join();
+    shared.hints.close();
+    let ended = match (sent, answer.try_recv()) {
+        (Ok(()), Ok(Some(ended))) => ended,
+        _ => Err(closed()),
+    };
+    locked(&shared.broken).get_or_insert_with(|| "it was closed".into());
+    ended
+}

@@ -1,0 +1,162 @@
+//! What the threads of one open store share.
+//!
+//! Called by all of this room. It decides nothing; it holds the parts together and says whether the store may
+//! still be used.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use crate::mail::{QueueId, Timestamp};
+use crate::store::hints::Hints;
+use crate::store::kept::Class;
+use crate::store::leases::Leases;
+use crate::store::roster::Roster;
+use crate::store::tally::Tally;
+use crate::store::{Count, StoreError};
+
+use super::Options;
+use super::committer::Op;
+use super::disk::Disk;
+use super::index::Index;
+use super::spool::Spool;
+
+/// How far the index follows the spool and the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Applied {
+    /// Journal file, and the end of its marks that are in the index.
+    pub(crate) journal: (u64, u64),
+    /// Segments up to this number are in the index, but for the ends below.
+    pub(crate) last_segment: u64,
+    /// Segments that were still written to, and the end of what is in the index.
+    pub(crate) open: Vec<(u64, u64)>,
+    /// Messages in the index.
+    pub(crate) entries: u64,
+    /// Sum of their digests.
+    pub(crate) digest: u64,
+}
+
+/// The parts of an open store.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) folder: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) spool: Spool,
+    pub(crate) index: RwLock<Option<Index>>,
+    pub(crate) tally: RwLock<Tally>,
+    pub(crate) leases: Mutex<Leases>,
+    pub(crate) roster: RwLock<Roster>,
+    pub(crate) server_key: Mutex<Option<[u8; 32]>>,
+    pub(crate) hints: Hints,
+    pub(crate) broken: Mutex<Option<String>>,
+    pub(crate) damage: Mutex<Vec<String>>,
+    pub(crate) applied: Mutex<Applied>,
+    /// The journal's place up to which the index is in the system's hands.
+    pub(crate) flushed: Mutex<(u64, u64)>,
+    pub(crate) sync_micros: AtomicU64,
+    /// Octets of bodies that wait in memory.
+    pub(crate) buffered: AtomicU64,
+    pub(crate) ops: Sender<Op>,
+    /// One compaction at a time.
+    pub(crate) compacting: Mutex<()>,
+    /// Locked for as long as the store is open.
+    pub(crate) _lock: File,
+}
+
+/// A lock's content; a panic elsewhere does not make it useless, since every change is made in one step.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same for reading.
+pub(crate) fn reading<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same for writing.
+pub(crate) fn writing<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// An error unless the store may be used.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        match &*locked(&self.broken) {
+            None => Ok(()),
+            Some(why) => Err(StoreError::Broken(why.clone())),
+        }
+    }
+
+    /// From now on nothing is taken and nothing is settled, until it is opened again.
+    pub(crate) fn set_broken(&self, why: &str) {
+        locked(&self.broken).get_or_insert_with(|| {
+            log::error!("the store is broken: {why}");
+            why.to_owned()
+        });
+        self.hints.close();
+    }
+
+    /// Notes damage for people to read, each once.
+    pub(crate) fn report(&self, line: String) {
+        let mut damage = locked(&self.damage);
+        if !damage.contains(&line) {
+            log::error!("damage in the store: {line}");
+            damage.push(line);
+        }
+    }
+
+    /// Now, on the clock of the leases.
+    pub(crate) fn now(&self) -> Duration {
+        (self.options.clock)()
+    }
+
+    /// Asks the index.
+    pub(crate) fn ask<T>(
+        &self,
+        question: impl FnOnce(&Index) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.check()?;
+        let guard = reading(&self.index);
+        let index = guard.as_ref().ok_or_else(closed)?;
+        let answer = question(index);
+        if let Err(StoreError::Broken(why)) = &answer {
+            self.set_broken(why);
+        }
+        answer
+    }
+
+    /// A count with the age of its oldest message.
+    pub(crate) fn with_oldest(
+        &self,
+        index: &Index,
+        domain: &crate::mail::Domain,
+        owner: &crate::mail::CustomerName,
+        mut count: Count,
+    ) -> Result<Count, StoreError> {
+        if count.messages == 0 {
+            return Ok(count);
+        }
+        let mut first: Option<(QueueId, Option<Timestamp>)> = None;
+        for class in [Class::Ready, Class::Late, Class::Held] {
+            if let Some(next) = index.ids(domain, owner, class, None)?.next().transpose()? {
+                first = Some(first.map_or(next, |old| if next.0 < old.0 { next } else { old }));
+            }
+        }
+        count.oldest = first.and_then(|(_, arrived)| arrived);
+        Ok(count)
+    }
+
+    /// Space that must stay free so that what happens to mail can still be written down: an eighth of a small
+    /// file system, 64 MiB of a large one.
+    pub(crate) fn reserve_bytes(total: u64) -> u64 {
+        (total / 8).min(64 * 1024 * 1024)
+    }
+}
+
+/// The error after `close`.
+pub(crate) fn closed() -> StoreError {
+    StoreError::Broken("it was closed".into())
+}
