@@ -9,11 +9,11 @@ use futures::executor::block_on;
 use futures::future::BoxFuture;
 
 use super::admin::{self, Done, Item, Items, Refused, Request};
-use super::config::Config;
+use super::config::{self, Config};
 use super::control::client::Client;
 use crate::net::clock::RealWorld;
 use crate::provider::Office;
-use crate::store::{Directory, Store};
+use crate::store::{Directory, SledStore, Store, StoreError, sled};
 
 /// Takes the items of an answer.
 pub type Each<'a> = dyn FnMut(Item) -> Result<(), Refused> + Send + 'a;
@@ -105,7 +105,23 @@ pub type Engine = (Arc<dyn Store>, Arc<dyn Directory>);
 /// As when another process has it open.
 pub fn open_store(config: &Config) -> Result<Engine, Refused> {
     make_folder(&config.data_dir)?;
-    Err(Refused::new("this build has no store on disk", ""))
+    let durability = match config.durability {
+        config::Durability::Fsync => sled::Durability::Fsync,
+        config::Durability::Relaxed => sled::Durability::Relaxed,
+    };
+    let options = sled::Options { durability, ..sled::Options::default() };
+    let folder = config.data_dir.join("store");
+    let store = SledStore::open(&folder, options).map_err(|error| {
+        let mend = match &error {
+            StoreError::Transient(_) => {
+                "if a provider runs on it, wait until it is up, or stop it"
+            }
+            _ => "docs/operator.md says what to do about a store that does not open",
+        };
+        Refused::new(format!("{}: {error}", folder.display()), mend)
+    })?;
+    let store = Arc::new(store);
+    Ok((store.clone(), store))
 }
 
 fn make_folder(folder: &Path) -> Result<(), Refused> {
