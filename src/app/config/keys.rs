@@ -65,7 +65,6 @@ impl Key {
 /// otherwise, and `customer set` of every such setting. Shrinks to nothing.
 pub const PENDING: &[(&str, &str, &str)] = &[
     ("queue.expire_after", "mail is kept until it is collected or removed by hand", ""),
-    ("queue.durability", "every message is synced to disk before its 250", "\"fsync\""),
     ("etrn.enabled", "ETRN is not offered", "false"),
     ("etrn.retry", "ETRN is not offered", ""),
     (
@@ -80,8 +79,6 @@ pub const PENDING: &[(&str, &str, &str)] = &[
     ("etrn-from", "ETRN is not offered", ""),
     ("etrn-tls", "ETRN is not offered", ""),
     ("expire-after", "mail is kept until it is collected or removed by hand", ""),
-    ("quota-bytes", "the quota is not enforced", ""),
-    ("quota-messages", "the quota is not enforced", ""),
 ];
 
 /// What happens instead, if `key` has no effect in this version.

@@ -122,8 +122,10 @@ pub(super) fn again(program: &str, dir: &Path, customer: &str) -> String {
     let config = shell(&dir.join("restante.toml"));
     format!(
         "Serving what is in {dir}, until Ctrl-C. The password was shown when it was made;\n\
-         for a new one: {program} customer passwd {customer} -c {config}\n",
-        dir = dir.display()
+         for a new one: {program} customer passwd {customer} -c {config}\n\
+         (then write it into {fetchmailrc})\n",
+        dir = dir.display(),
+        fetchmailrc = dir.join("fetchmailrc").display()
     )
 }
 
