@@ -94,14 +94,16 @@ fn page(sections: &[Section], covered: &BTreeMap<String, Vec<String>>) -> String
         let _ = writeln!(page, "| {title} | {} | {shown} | {} |", list.len(), list.len() - shown);
     }
     for (title, list) in sections {
-        let _ = write!(page, "\n## {title}\n\n| id | requirement | shown by |\n| --- | --- | --- |\n");
+        let _ =
+            write!(page, "\n## {title}\n\n| id | requirement | shown by |\n| --- | --- | --- |\n");
         for (id, sentence) in list {
             let shown = match covered.get(id) {
                 Some(places) => {
                     let mut places = places.clone();
                     places.sort();
                     places.dedup();
-                    let short = |place: &String| format!("`{}`", place.trim_start_matches("tests/"));
+                    let short =
+                        |place: &String| format!("`{}`", place.trim_start_matches("tests/"));
                     places.iter().map(short).collect::<Vec<_>>().join("<br>")
                 }
                 None => "**gap**".to_owned(),

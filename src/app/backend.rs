@@ -113,9 +113,7 @@ pub fn open_store(config: &Config) -> Result<Engine, Refused> {
     let folder = config.data_dir.join("store");
     let store = SledStore::open(&folder, options).map_err(|error| {
         let mend = match &error {
-            StoreError::Transient(_) => {
-                "if a provider runs on it, wait until it is up, or stop it"
-            }
+            StoreError::Transient(_) => "if a provider runs on it, wait until it is up, or stop it",
             _ => "docs/operator.md says what to do about a store that does not open",
         };
         Refused::new(format!("{}: {error}", folder.display()), mend)
