@@ -2,8 +2,9 @@
 //!
 //! Called by the administrative commands; both ways give the same answers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use futures::future::BoxFuture;
@@ -32,11 +33,19 @@ impl Backend {
     /// # Errors
     /// Nobody runs and the store cannot be opened.
     pub fn open(config: &Config) -> Result<Self, Refused> {
-        if let Some(client) = Client::connect(&config.control_socket())? {
-            return Ok(Self::Running(client));
-        }
-        own_files_only(&config.data_dir)?;
-        let (store, directory) = open_store(config)?;
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        // A provider that starts or stops has the store but no socket for a moment: neither way is open then.
+        let (store, directory) = loop {
+            if let Some(client) = Client::connect(&config.control_socket())? {
+                return Ok(Self::Running(client));
+            }
+            own_files_only(&config.data_dir)?;
+            match try_open(config)? {
+                Ok(engine) => break engine,
+                Err(StoreError::Transient(_)) if Instant::now() < deadline => pause(),
+                Err(error) => return Err(cannot_open(config, &error)),
+            }
+        };
         let world = Arc::new(RealWorld::default());
         Ok(Self::Direct(Box::new(Office::new(store, directory, world, config.policy()))))
     }
@@ -99,27 +108,54 @@ fn own_files_only(data_dir: &Path) -> Result<(), Refused> {
 /// An engine, as mail and as directory.
 pub type Engine = (Arc<dyn Store>, Arc<dyn Directory>);
 
+/// How long a store that another process has open is waited for: a command beside us is done soon.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
 /// Opens the store below `data_dir`; makes the folder, mode 0700, if there is none.
 ///
 /// # Errors
-/// As when another process has it open.
+/// As when another process has it open and keeps it.
 pub fn open_store(config: &Config) -> Result<Engine, Refused> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match try_open(config)? {
+            Ok(engine) => return Ok(engine),
+            Err(StoreError::Transient(_)) if Instant::now() < deadline => pause(),
+            Err(error) => return Err(cannot_open(config, &error)),
+        }
+    }
+}
+
+fn try_open(config: &Config) -> Result<Result<Engine, StoreError>, Refused> {
     make_folder(&config.data_dir)?;
     let durability = match config.durability {
         config::Durability::Fsync => sled::Durability::Fsync,
         config::Durability::Relaxed => sled::Durability::Relaxed,
     };
     let options = sled::Options { durability, ..sled::Options::default() };
-    let folder = config.data_dir.join("store");
-    let store = SledStore::open(&folder, options).map_err(|error| {
-        let mend = match &error {
-            StoreError::Transient(_) => "if a provider runs on it, wait until it is up, or stop it",
-            _ => "docs/operator.md says what to do about a store that does not open",
-        };
-        Refused::new(format!("{}: {error}", folder.display()), mend)
-    })?;
-    let store = Arc::new(store);
-    Ok((store.clone(), store))
+    let opened = SledStore::open(&store_folder(config), options);
+    Ok(opened.map(|store| {
+        let store = Arc::new(store);
+        (store.clone() as Arc<dyn Store>, store as Arc<dyn Directory>)
+    }))
+}
+
+/// Where the store is.
+#[must_use]
+pub fn store_folder(config: &Config) -> PathBuf {
+    config.data_dir.join("store")
+}
+
+fn cannot_open(config: &Config, error: &StoreError) -> Refused {
+    let mend = match error {
+        StoreError::Transient(_) => "stop the other process, or use its control socket",
+        _ => "docs/operator.md says what to do about a store that does not open",
+    };
+    Refused::new(format!("{}: {error}", store_folder(config).display()), mend)
 }
 
 fn make_folder(folder: &Path) -> Result<(), Refused> {

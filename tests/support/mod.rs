@@ -108,7 +108,7 @@ impl Provider {
             .expect("the program");
         self.child = Some(child);
         let deadline = Instant::now() + PATIENCE;
-        while self.listener("mx").is_none() {
+        while !self.log().contains(" started ") {
             assert!(Instant::now() < deadline, "did not come up: {}", self.log());
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             assert!(ended.is_none(), "ended at once: {}", self.log());

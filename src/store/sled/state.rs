@@ -112,7 +112,7 @@ pub(crate) fn lock(folder: &Path) -> Result<File, StoreError> {
     let file = options.read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(broken)?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| StoreError::Broken("another process has the store open".into()))?;
+        .map_err(|_| StoreError::Transient("another process has it open".into()))?;
     Ok(file)
 }
 
