@@ -47,7 +47,12 @@ impl Peer {
     /// Writes, in one piece or octet by octet. A provider that has closed already is for the reader to notice.
     pub(crate) async fn say(&mut self, octets: &[u8], cut: Cut) {
         let Some(wire) = &mut self.wire else { panic!("this side has hung up") };
-        let size = if cut == Cut::Octets { 1 } else { octets.len().max(1) };
+        let size = match cut {
+            Cut::Octets if octets.len() < 4096 => 1,
+            // Lines of megabytes come in odd pieces, or nobody would wait for them.
+            Cut::Octets => 61,
+            Cut::Lines | Cut::Whole => octets.len().max(1),
+        };
         for piece in octets.chunks(size) {
             if wire.stream.write_all(piece).await.is_err() {
                 return;

@@ -82,7 +82,9 @@ impl AsyncRead for End {
             half.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let count = half.octets.len().min(buffer.len()).min(self.piece);
+        // Where very much waits, odd pieces do instead of single octets.
+        let piece = if half.octets.len() < 4096 { self.piece } else { self.piece.max(61) };
+        let count = half.octets.len().min(buffer.len()).min(piece);
         for (slot, octet) in buffer.iter_mut().zip(half.octets.drain(..count)) {
             *slot = octet;
         }
