@@ -212,7 +212,7 @@ impl House {
             domains: vec![domain],
             owner: "the test".to_owned(),
             lasts: Duration::from_secs(60),
-            overthrow_after: Duration::from_secs(60),
+            overthrow_after: Duration::from_secs(86_400),
         };
         match self.memory.lease(wish).await.expect("works") {
             LeaseAnswer::Granted(lease) => {
