@@ -69,3 +69,8 @@ fn intake() {
 fn hostile() {
     play_all("hostile");
 }
+
+#[test]
+fn reversed() {
+    play_all("reversed");
+}

@@ -20,6 +20,10 @@ pub const LINE_BYTES_MAX: u64 = 65_536;
 /// Octets of a header line that are looked at for its name and value.
 const HEADER_BYTES_SEEN: usize = 320;
 
+/// All faults that content can have.
+const GRAVEST_FIRST: [Refusal; 4] =
+    [Refusal::TooBig, Refusal::BareLineEnd, Refusal::ContentLine, Refusal::Loop];
+
 /// Longest Message-ID kept for the log.
 const MESSAGE_ID_BYTES_MAX: usize = 250;
 
@@ -229,7 +233,7 @@ impl Content {
             Some((name, _)) if name.eq_ignore_ascii_case(b"received") && !continues => {
                 self.facts.received_count = self.facts.received_count.saturating_add(1);
                 if self.facts.received_count > self.received_max {
-                    self.fault.get_or_insert(Refusal::Loop);
+                    self.blame(Refusal::Loop);
                 }
             }
             Some((name, value)) if name.eq_ignore_ascii_case(b"message-id") && !continues => {
@@ -257,8 +261,13 @@ impl Content {
         !value.is_empty()
     }
 
+    /// Of several faults the gravest counts, wherever it stands, so that the verdict does not depend on how the
+    /// octets came.
     fn blame(&mut self, refusal: Refusal) {
-        self.fault.get_or_insert(refusal);
+        let rank = |refusal| GRAVEST_FIRST.iter().position(|fault| *fault == refusal);
+        if self.fault.is_none_or(|known| rank(refusal) < rank(known)) {
+            self.fault = Some(refusal);
+        }
     }
 
     /// Why this content cannot be taken, if that is known already.

@@ -212,7 +212,7 @@ pub struct Terms {
     pub mechanisms: Vec<&'static str>,
     /// Failed logins in one session, then 421 (RFC 4954 §9: not before the third).
     pub auth_failures_max: u32,
-    /// Refused commands in one session, then 421.
+    /// Commands refused with 5yz in one session since the last message that was taken; then 421.
     pub errors_max: u32,
 }
 

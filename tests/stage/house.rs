@@ -6,7 +6,7 @@ use std::time::Duration;
 use restante::mail::*;
 use restante::net::serve::{self, Host};
 use restante::net::stop::{Stop, StopGiver};
-use restante::net::tls::{ClientTls, MinimumVersion, ServerFiles, ServerTls, Trust};
+use restante::net::tls::{ClientTls, Identity, MinimumVersion, ServerFiles, ServerTls, Trust};
 use restante::net::wire::Wire;
 use restante::provider::{Office, Policy, World as _};
 use restante::smtp::{Door, sasl};
@@ -16,39 +16,59 @@ use super::script;
 use super::world::StagedWorld;
 
 /// The provider of one play.
-pub struct House {
-    pub host: Host,
-    pub world: Arc<StagedWorld>,
-    pub memory: Arc<Memory>,
-    pub stop: Option<StopGiver>,
+pub(crate) struct House {
+    pub(crate) host: Host,
+    pub(crate) world: Arc<StagedWorld>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) stop: Option<StopGiver>,
 }
 
-/// A certificate for all plays of a run.
-fn certificate() -> &'static (tempfile::TempDir, ServerFiles) {
-    static PAIR: std::sync::OnceLock<(tempfile::TempDir, ServerFiles)> = std::sync::OnceLock::new();
-    PAIR.get_or_init(|| {
-        let made = rcgen::generate_simple_self_signed(vec!["mx.provider.example".to_owned()])
-            .expect("a certificate");
+/// What is made once for all plays of a run.
+struct Papers {
+    /// Keeps the files.
+    _folder: tempfile::TempDir,
+    server: ServerFiles,
+    client: Identity,
+    /// SHA-256 of the client's SubjectPublicKeyInfo, in hex.
+    client_key: String,
+}
+
+fn papers() -> &'static Papers {
+    static PAPERS: std::sync::OnceLock<Papers> = std::sync::OnceLock::new();
+    PAPERS.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
-        let files = ServerFiles::new(
-            folder.path().join("certificate.pem"),
-            folder.path().join("key.pem"),
-            MinimumVersion::Tls12,
-        );
-        std::fs::write(&files.certificate, made.cert.pem()).expect("written");
-        std::fs::write(&files.private_key, made.signing_key.serialize_pem()).expect("written");
-        (folder, files)
+        let make = |name: &str| {
+            let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("made");
+            let place = |end: &str| folder.path().join(format!("{name}.{end}"));
+            let (certificate, private_key) = (place("pem"), place("key"));
+            std::fs::write(&certificate, made.cert.pem()).expect("written");
+            std::fs::write(&private_key, made.signing_key.serialize_pem()).expect("written");
+            (
+                certificate,
+                private_key,
+                rcgen::PublicKeyData::subject_public_key_info(&made.signing_key),
+            )
+        };
+        let (certificate, private_key, _) = make("mx.provider.example");
+        let server = ServerFiles::new(certificate, private_key, MinimumVersion::Tls12);
+        let server = ServerFiles { asks_clients: true, ..server };
+        let (certificate, private_key, key) = make("customer.example");
+        let client = Identity { certificate, private_key };
+        let hash = <sha2::Sha256 as sha2::Digest>::digest(key);
+        let client_key = hash.iter().map(|octet| format!("{octet:02x}")).collect();
+        Papers { _folder: folder, server, client, client_key }
     })
 }
-
 impl House {
     /// Builds what the `given` lines say.
-    pub async fn build(given: &[String]) -> Self {
+    pub(crate) async fn build(given: &[String]) -> Self {
         let world = Arc::new(StagedWorld::default());
         let clock = world.clone();
         let memory = Arc::new(Memory::with_clock(Arc::new(move || clock.monotonic())));
         let mut policy = Policy::new(Domain::parse("mx.provider.example").expect("valid"));
         policy.auth_requires_tls = false;
+        // The clock stands still, so nobody would ever wake from a delay.
+        policy.delay_after_failures = vec![Duration::ZERO];
         let mut tls = None;
         for line in given {
             match line.split_once(' ').unwrap_or((line, "")) {
@@ -56,7 +76,7 @@ impl House {
                 ("queued", _) => {}
                 ("tls", "") => {
                     policy.tls_available = true;
-                    let files = certificate().1.clone();
+                    let files = papers().server.clone();
                     tls = Some(Arc::new(ServerTls::load(files).expect("a certificate")));
                 }
                 ("limit", rest) => limit(&mut policy, rest),
@@ -110,7 +130,7 @@ impl House {
     }
 
     /// What the provider does with one connection, to its end.
-    pub fn serve(
+    pub(crate) fn serve(
         &self,
         wire: Wire,
         door: Door,
@@ -130,14 +150,15 @@ impl House {
         }
     }
 
-    /// The client's handshake.
-    pub async fn handshake(wire: Wire) -> std::io::Result<Wire> {
-        let client = ClientTls::new(&Trust::Anybody, None).expect("a client");
+    /// The client's handshake, with or without a certificate to show.
+    pub(crate) async fn handshake(wire: Wire, shows_certificate: bool) -> std::io::Result<Wire> {
+        let identity = shows_certificate.then(|| &papers().client);
+        let client = ClientTls::new(&Trust::Anybody, identity).expect("a client");
         client.connect("mx.provider.example", wire).await
     }
 
     /// Whether a `then` line is true; the reason if not.
-    pub async fn check(&self, fact: &str) -> Result<(), String> {
+    pub(crate) async fn check(&self, fact: &str) -> Result<(), String> {
         let words: Vec<_> = fact.split(' ').collect();
         match words.as_slice() {
             ["nothing", "is", "queued"] => {
@@ -191,7 +212,7 @@ impl House {
             domains: vec![domain],
             owner: "the test".to_owned(),
             lasts: Duration::from_secs(60),
-            overthrow_after: Duration::from_secs(60),
+            overthrow_after: Duration::from_secs(86_400),
         };
         match self.memory.lease(wish).await.expect("works") {
             LeaseAnswer::Granted(lease) => {
@@ -282,7 +303,7 @@ fn limit(policy: &mut Policy, rest: &str) {
     }
 }
 
-/// `acme, domains a b, password p`, and `suspended`, `require-tls`, `recipients x y`, `wait-for-mail 600`,
+/// `acme, domains a b, password p`, and `certificate`, `suspended`, `require-tls`, `recipients x y`, `wait-for-mail 600`,
 /// `message-bytes-max 100`, `quota-messages 1`.
 fn customer(text: &str) -> Customer {
     let mut parts = text.split(", ");
@@ -315,6 +336,9 @@ fn customer(text: &str) -> Customer {
                     cram,
                     created: Timestamp(0),
                 });
+            }
+            "certificate" => {
+                customer.settings.certificate.push(papers().client_key.as_str().into());
             }
             "suspended" => customer.suspended = true,
             "require-tls" => customer.settings.require_tls = Some(true),

@@ -17,33 +17,42 @@ use super::play::Cut;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One connection as the other side sees it.
-pub struct Peer {
-    pub wire: Option<Wire>,
-    pub peek: Peek,
+pub(crate) struct Peer {
+    pub(crate) wire: Option<Wire>,
+    pub(crate) peek: Peek,
     /// Is ready when the provider's end is done.
-    pub done: Option<futures::channel::oneshot::Receiver<()>>,
+    pub(crate) done: Option<futures::channel::oneshot::Receiver<()>>,
     /// The roles have reversed.
-    pub is_server: bool,
+    pub(crate) is_server: bool,
     heard: Vec<u8>,
 }
 
 /// What reading a line gave.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub(crate) enum Heard {
     Line(String),
     End(String),
     Silence,
 }
 
 impl Peer {
-    pub fn new(wire: Wire, peek: Peek, done: futures::channel::oneshot::Receiver<()>) -> Self {
+    pub(crate) fn new(
+        wire: Wire,
+        peek: Peek,
+        done: futures::channel::oneshot::Receiver<()>,
+    ) -> Self {
         Self { wire: Some(wire), peek, done: Some(done), is_server: false, heard: Vec::new() }
     }
 
     /// Writes, in one piece or octet by octet. A provider that has closed already is for the reader to notice.
-    pub async fn say(&mut self, octets: &[u8], cut: Cut) {
+    pub(crate) async fn say(&mut self, octets: &[u8], cut: Cut) {
         let Some(wire) = &mut self.wire else { panic!("this side has hung up") };
-        let size = if cut == Cut::Octets { 1 } else { octets.len().max(1) };
+        let size = match cut {
+            Cut::Octets if octets.len() < 4096 => 1,
+            // Lines of megabytes come in odd pieces, or nobody would wait for them.
+            Cut::Octets => 61,
+            Cut::Lines | Cut::Whole => octets.len().max(1),
+        };
         for piece in octets.chunks(size) {
             if wire.stream.write_all(piece).await.is_err() {
                 return;
@@ -53,7 +62,7 @@ impl Peer {
     }
 
     /// The next line the provider says.
-    pub async fn hear(&mut self) -> Heard {
+    pub(crate) async fn hear(&mut self) -> Heard {
         async_std::future::timeout(PATIENCE, self.read_line()).await.unwrap_or(Heard::Silence)
     }
 
@@ -82,12 +91,12 @@ impl Peer {
     }
 
     /// Whether something was heard that no one asked for.
-    pub fn has_unread(&self) -> bool {
+    pub(crate) fn has_unread(&self) -> bool {
         !self.heard.is_empty() || self.peek.waiting() > 0
     }
 
     /// Closes this side, and waits for the provider to be done with it.
-    pub async fn hang_up(&mut self) {
+    pub(crate) async fn hang_up(&mut self) {
         if let Some(mut wire) = self.wire.take() {
             let _ = wire.stream.close().await;
         }
@@ -95,7 +104,7 @@ impl Peer {
     }
 
     /// Waits for the provider's end of the connection.
-    pub async fn wait_until_done(&mut self) {
+    pub(crate) async fn wait_until_done(&mut self) {
         if let Some(done) = self.done.take() {
             let ended = async_std::future::timeout(PATIENCE, done).await;
             assert!(ended.is_ok(), "the provider does not end the connection");
@@ -103,9 +112,11 @@ impl Peer {
     }
 
     /// Logs in as an honest client does, up to the last reply, which is left to be heard.
-    pub async fn log_in(&mut self, mechanism: &str, name: &str, password: &str, cut: Cut) {
-        let mut client = Client::new(mechanism, name, password);
+    pub(crate) async fn log_in(&mut self, mechanism: &str, name: &str, password: &str, cut: Cut) {
+        let exporter = self.wire.as_ref().and_then(|wire| wire.tls.as_ref()?.exporter);
+        let mut client = Client::new(mechanism, name, password, exporter);
         let command = match client.initial() {
+            Some(octets) if octets.is_empty() => format!("AUTH {mechanism} =\r\n"),
             Some(octets) => format!("AUTH {mechanism} {}\r\n", BASE64.encode(octets)),
             None => format!("AUTH {mechanism}\r\n"),
         };
@@ -127,11 +138,14 @@ impl Peer {
 enum Client {
     Plain(String, String),
     CramMd5(String, String),
+    /// The name to act as, or nothing.
+    External(String),
+    Bound(Bound),
     Scram(Box<sasl::client::mechanisms::Scram<sasl::common::scram::Sha256>>, bool),
 }
 
 impl Client {
-    fn new(mechanism: &str, name: &str, password: &str) -> Self {
+    fn new(mechanism: &str, name: &str, password: &str, exporter: Option<[u8; 32]>) -> Self {
         let (name, password) = (name.to_owned(), password.to_owned());
         match mechanism {
             "PLAIN" => Self::Plain(name, password),
@@ -144,6 +158,13 @@ impl Client {
                 let scram = sasl::client::mechanisms::Scram::from_credentials(credentials);
                 Self::Scram(Box::new(scram.expect("a client")), false)
             }
+            "EXTERNAL" => Self::External(if name == "-" { String::new() } else { name }),
+            "SCRAM-SHA-256-PLUS" => Self::Bound(Bound {
+                name,
+                password,
+                exporter: exporter.expect("TLS 1.3"),
+                first: None,
+            }),
             other => panic!("no such mechanism on this stage: {other}"),
         }
     }
@@ -152,13 +173,16 @@ impl Client {
         match self {
             Self::Plain(name, password) => Some(format!("\0{name}\0{password}").into_bytes()),
             Self::CramMd5(..) => None,
+            Self::External(name) => Some(name.clone().into_bytes()),
+            Self::Bound(bound) => Some(bound.first().into_bytes()),
             Self::Scram(scram, _) => Some(scram.initial()),
         }
     }
 
     fn respond(&mut self, challenge: &[u8]) -> Vec<u8> {
         match self {
-            Self::Plain(..) => panic!("PLAIN has no challenge"),
+            Self::Plain(..) | Self::External(_) => panic!("a challenge where none belongs"),
+            Self::Bound(bound) => bound.respond(std::str::from_utf8(challenge).expect("text")),
             Self::CramMd5(name, password) => {
                 let mut mac = Hmac::<md5::Md5>::new_from_slice(password.as_bytes()).expect("a key");
                 mac.update(challenge);
@@ -178,8 +202,54 @@ impl Client {
     }
 }
 
+/// SCRAM-SHA-256 bound to the TLS layer, straight from RFC 5802 §3 and RFC 9266 §4.
+struct Bound {
+    name: String,
+    password: String,
+    exporter: [u8; 32],
+    /// The server's first message, once it is known.
+    first: Option<String>,
+}
+
+impl Bound {
+    fn first(&self) -> String {
+        format!("p=tls-exporter,,n={},r=fyko+d2lbbFgONRv9qkxdawL", self.name)
+    }
+
+    fn respond(&mut self, challenge: &str) -> Vec<u8> {
+        if self.first.is_some() {
+            assert!(challenge.starts_with("v="), "{challenge}");
+            return Vec::new();
+        }
+        self.first = Some(challenge.to_owned());
+        let field = |key: &str| {
+            challenge.split(',').find_map(|field| field.strip_prefix(key)).expect("a field")
+        };
+        let salt = BASE64.decode(field("s=")).expect("base64");
+        let rounds = field("i=").parse().expect("a number");
+        let bound = BASE64.encode([b"p=tls-exporter,,".as_slice(), &self.exporter].concat());
+        let unproven = format!("c={bound},r={}", field("r="));
+        let first = self.first();
+        let bare = first.strip_prefix("p=tls-exporter,,").expect("as made");
+        let message = format!("{bare},{challenge},{unproven}");
+        let mut salted = [0u8; 32];
+        pbkdf2::pbkdf2_hmac::<sha2::Sha256>(self.password.as_bytes(), &salt, rounds, &mut salted);
+        let client_key = hmac_sha256(&salted, b"Client Key");
+        let stored_key = <sha2::Sha256 as sha2::Digest>::digest(client_key);
+        let signature = hmac_sha256(&stored_key, message.as_bytes());
+        let proof: Vec<u8> = client_key.iter().zip(signature).map(|(k, s)| k ^ s).collect();
+        format!("{unproven},p={}", BASE64.encode(proof)).into_bytes()
+    }
+}
+
+fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).expect("a key");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
 /// Runs a future beside the play; the receiver is ready when it is over.
-pub fn beside(
+pub(crate) fn beside(
     spawner: &futures::executor::LocalSpawner,
     work: impl Future<Output = ()> + 'static,
 ) -> futures::channel::oneshot::Receiver<()> {

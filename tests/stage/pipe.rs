@@ -25,32 +25,32 @@ impl Half {
 type Shared = Arc<Mutex<Half>>;
 
 /// One end. Dropping it closes both directions.
-pub struct End {
+pub(crate) struct End {
     inbound: Shared,
     outbound: Shared,
     piece: usize,
 }
 
 /// The two ends; the first reads at most `piece` octets at once.
-pub fn pipe(piece: usize) -> (End, End) {
+pub(crate) fn pipe(piece: usize) -> (End, End) {
     let (there, back) = (Shared::default(), Shared::default());
     let near = End { inbound: there.clone(), outbound: back.clone(), piece };
     (near, End { inbound: back, outbound: there, piece: usize::MAX })
 }
 
 /// Looks at what an end would read.
-pub struct Peek(Shared);
+pub(crate) struct Peek(Shared);
 
 impl Peek {
     /// Octets that wait for the reader.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.0.lock().expect("no panic holds it").octets.len()
     }
 }
 
 impl End {
     /// A look at what waits for this end.
-    pub fn peek(&self) -> Peek {
+    pub(crate) fn peek(&self) -> Peek {
         Peek(self.inbound.clone())
     }
 
@@ -82,7 +82,9 @@ impl AsyncRead for End {
             half.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let count = half.octets.len().min(buffer.len()).min(self.piece);
+        // Where very much waits, odd pieces do instead of single octets.
+        let piece = if half.octets.len() < 4096 { self.piece } else { self.piece.max(61) };
+        let count = half.octets.len().min(buffer.len()).min(piece);
         for (slot, octet) in buffer.iter_mut().zip(half.octets.drain(..count)) {
             *slot = octet;
         }

@@ -11,11 +11,11 @@ use restante::store::Store as _;
 use super::house::House;
 use super::peer::{Heard, Peer, beside};
 use super::pipe::pipe;
-use super::script::{Act, Script, fits};
+use super::script::{Act, Script, Start, fits};
 
 /// How the octets of the other side come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// Line by line, each answered before the next, as far as the script has it so.
     Lines,
     /// Octet by octet.
@@ -34,7 +34,7 @@ struct Play<'a> {
 }
 
 /// Plays it; panics with the line number where it goes otherwise.
-pub fn play(script: &Script, cut: Cut) {
+pub(crate) fn play(script: &Script, cut: Cut) {
     let mut pool = LocalPool::new();
     let house = pool.run_until(House::build(&script.given));
     let mut play = Play {
@@ -62,7 +62,7 @@ impl Play<'_> {
         let (line, act) = &self.script.acts[at];
         let cut = self.cut;
         match act {
-            Act::Connect(door, over_tls, name) => self.connect(*door, *over_tls, name).await,
+            Act::Connect(door, start, name) => self.connect(*door, *start, name).await,
             Act::Switch(name) => {
                 assert!(self.peers.contains_key(name), "line {line}: no connection {name}");
                 self.current = name.clone();
@@ -75,7 +75,7 @@ impl Play<'_> {
             }
             Act::Tls => {
                 let wire = self.peer().wire.take().expect("still connected");
-                let wire = House::handshake(wire).await;
+                let wire = House::handshake(wire, false).await;
                 self.peer().wire = Some(wire.unwrap_or_else(|e| panic!("line {line}: {e}")));
             }
             Act::Reversed => {
@@ -108,7 +108,8 @@ impl Play<'_> {
         self.peers.get_mut(&self.current).expect("a connection")
     }
 
-    async fn connect(&mut self, door: Door, over_tls: bool, name: &str) {
+    async fn connect(&mut self, door: Door, start: Start, name: &str) {
+        let over_tls = start != Start::Clear;
         let piece = if self.cut == Cut::Octets { 1 } else { usize::MAX };
         let (near, far) = pipe(piece);
         let address = "192.0.2.1:40000".parse().expect("valid");
@@ -117,7 +118,10 @@ impl Play<'_> {
         let ours = Wire { stream: Box::new(far), peer: address, tls: None };
         let done = beside(&self.spawner, self.house.serve(theirs, door, over_tls));
         let ours = match over_tls {
-            true => House::handshake(ours).await.expect("a handshake"),
+            true => {
+                let shows_certificate = start == Start::Certificate;
+                House::handshake(ours, shows_certificate).await.expect("a handshake")
+            }
             false => ours,
         };
         self.current = name.to_owned();

@@ -7,20 +7,20 @@ use restante::smtp::Door;
 
 /// One transcript.
 #[derive(Debug, Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// What the stage looks like, in order.
-    pub given: Vec<String>,
+    pub(crate) given: Vec<String>,
     /// Cuts in which it cannot be played, because how the octets come decides what happens.
-    pub not_in: Vec<String>,
+    pub(crate) not_in: Vec<String>,
     /// What happens, with line numbers.
-    pub acts: Vec<(usize, Act)>,
+    pub(crate) acts: Vec<(usize, Act)>,
 }
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
-pub enum Act {
-    /// A new connection through this door, with TLS from the first octet or not.
-    Connect(Door, bool, String),
+pub(crate) enum Act {
+    /// A new connection through this door, under this name.
+    Connect(Door, Start, String),
     /// On with this connection.
     Switch(String),
     /// The other side writes these octets.
@@ -51,8 +51,19 @@ pub enum Act {
     Then(String),
 }
 
+/// How a connection starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// In clear text.
+    Clear,
+    /// With TLS.
+    Tls,
+    /// With TLS, and a certificate of the client.
+    Certificate,
+}
+
 /// Reads a transcript.
-pub fn read(text: &str) -> Script {
+pub(crate) fn read(text: &str) -> Script {
     let mut script = Script::default();
     for (number, line) in text.lines().enumerate() {
         let number = number + 1;
@@ -115,7 +126,12 @@ fn mark_of(mark: &str) -> Act {
         ["mx" | "odmr", ..] => {
             let door = if words[0] == "mx" { Door::Mx } else { Door::Odmr };
             let name = words.iter().position(|word| *word == "as").map(|at| words[at + 1]);
-            Act::Connect(door, mark.contains("over tls"), name.unwrap_or("").to_owned())
+            let start = match () {
+                () if mark.contains("with certificate") => Start::Certificate,
+                () if mark.contains("over tls") => Start::Tls,
+                () => Start::Clear,
+            };
+            Act::Connect(door, start, name.unwrap_or("").to_owned())
         }
         ["tls"] => Act::Tls,
         ["reversed"] => Act::Reversed,
@@ -138,7 +154,7 @@ fn login(text: &str) -> Option<Act> {
 }
 
 /// `{text*20}` stands for the text twenty times.
-pub fn expanded(text: &str) -> String {
+pub(crate) fn expanded(text: &str) -> String {
     let mut whole = String::new();
     let mut rest = text;
     while let Some(open) = rest.find('{') {
@@ -156,7 +172,7 @@ pub fn expanded(text: &str) -> String {
 }
 
 /// `\r \n \t \0 \\ \x7f` as octets.
-pub fn unescaped(text: &str) -> Vec<u8> {
+pub(crate) fn unescaped(text: &str) -> Vec<u8> {
     let mut octets = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&octet, after)) = rest.split_first() {
@@ -186,7 +202,7 @@ pub fn unescaped(text: &str) -> Vec<u8> {
 }
 
 /// Whether `line` is what `pattern` says.
-pub fn fits(pattern: &str, line: &str) -> bool {
+pub(crate) fn fits(pattern: &str, line: &str) -> bool {
     let mut pieces = pattern.split('…');
     let Some(mut rest) = line.strip_prefix(pieces.next().unwrap_or_default()) else {
         return false;

@@ -11,7 +11,7 @@ use restante::provider::World;
 
 /// See the head of this file. Chance is real.
 #[derive(Default)]
-pub struct StagedWorld(Mutex<State>);
+pub(crate) struct StagedWorld(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -21,7 +21,7 @@ struct State {
 
 impl StagedWorld {
     /// This much time passes.
-    pub fn pass(&self, span: Duration) {
+    pub(crate) fn pass(&self, span: Duration) {
         let mut state = self.0.lock().expect("no panic holds it");
         state.now += span;
         let now = state.now;

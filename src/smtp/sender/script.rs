@@ -194,7 +194,8 @@ impl Sender {
         match what {
             What::Mail => oldest.mail_reply(reply),
             What::Rcpt(recipient) => oldest.rcpt_reply(recipient, reply),
-            What::Data if is_go => self.go_ahead(out),
+            // Its content, be it a lone dot, is still to be answered.
+            What::Data if is_go => return self.go_ahead(out),
             What::Data => {
                 oldest.content_reply(reply, false);
                 oldest.is_open = false;

@@ -43,11 +43,11 @@ pub(super) fn auth(argument: &str, phase: Phase, talk: &mut Talk<'_>) -> Next {
     }
 }
 
+/// What a client said, decoded: it may be a password.
+type Response = Zeroizing<Vec<u8>>;
+
 /// The mechanism, and the initial response if there is one.
-fn check(
-    argument: &str,
-    talk: &Talk<'_>,
-) -> Result<(Mechanism, Option<Zeroizing<Vec<u8>>>), Refusal> {
+fn check(argument: &str, talk: &Talk<'_>) -> Result<(Mechanism, Option<Response>), Refusal> {
     let mut words = argument.split(' ');
     let (name, response) = (words.next().unwrap_or_default(), words.next());
     if words.next().is_some() || name.is_empty() {
@@ -74,7 +74,7 @@ fn check(
 }
 
 /// Base64, strictly: nothing foreign, no missing padding (RFC 4954 §4).
-fn decode(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+fn decode(text: &[u8]) -> Result<Response, Refusal> {
     BASE64.decode(text).map(Zeroizing::new).map_err(|_| Refusal::Base64)
 }
 

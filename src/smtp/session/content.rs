@@ -97,12 +97,15 @@ pub(super) fn take(mut data: Box<Data>, talk: &mut Talk<'_>) -> Result<Next, Box
 
 /// Looks at a piece of content and hands it on, unless the message has a fault already.
 pub(super) fn store(content: &mut Content, piece: Vec<u8>, talk: &mut Talk<'_>) {
-    if piece.is_empty() || content.fault().is_some() {
-        // Read to the end and thrown away; the body is forgotten already.
+    if piece.is_empty() {
         return;
     }
+    let was_sound = content.fault().is_none();
     content.look(&piece);
-    talk.out.push(if content.fault().is_some() { Action::Discard } else { Action::Store(piece) });
+    if was_sound {
+        let is_sound = content.fault().is_none();
+        talk.out.push(if is_sound { Action::Store(piece) } else { Action::Discard });
+    }
 }
 
 /// The content is complete: commit it, or say why not.
@@ -148,6 +151,7 @@ pub(super) fn committed(
     match outcome {
         Ok(id) => {
             talk.okay(format!("Ok: queued as {id}"));
+            talk.forgive();
             talk.note(Fact::Accepted { id, from, to: recipients, size });
             Next::Go(Phase::Idle(hello))
         }

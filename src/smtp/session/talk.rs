@@ -24,7 +24,7 @@ pub(super) struct Common {
     pub(super) terms: Arc<Terms>,
     pub(super) tls: Option<TlsFacts>,
     pub(super) inbox: Inbox,
-    /// Commands refused with 5yz.
+    /// Commands refused with 5yz since the last message that was taken.
     errors: u32,
     auth_failures: u32,
     /// Departures that were noted already.
@@ -72,6 +72,11 @@ impl Talk<'_> {
             _ => self.out.push(Action::Send(octets)),
         }
         self.common.round += 1;
+    }
+
+    /// A message was taken: whoever sends real mail may err again (a list with many dead addresses is no attack).
+    pub(super) fn forgive(&mut self) {
+        self.common.errors = 0;
     }
 
     /// `code enhanced text`.

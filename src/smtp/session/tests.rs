@@ -330,6 +330,10 @@ fn errors_have_a_budget() {
     }
     assert_eq!(hand.say("XYZZY\r\nNOOP\r\n"), "421 4.7.0");
     assert!(matches!(hand.step, Some(Step::Close)));
+    let mut hand = Hand::mx();
+    hand.say(&"XYZZY\r\n".repeat(20));
+    hand.say(&format!("{HEAD}DATA\r\nx\r\n.\r\n"));
+    assert_eq!(hand.say("XYZZY\r\n"), "500 5.5.1", "a message was taken in between");
 }
 
 // covers: S-07, S-17

@@ -30,7 +30,6 @@ impl Reversal {
     }
 
     /// For the reversed wire.
-    #[must_use]
     pub fn into_parts(self) -> (Lease, Option<TlsFacts>) {
         (self.lease, self.tls)
     }
