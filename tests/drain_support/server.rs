@@ -180,6 +180,7 @@ impl Connection {
     fn feel(&mut self, command: &str) -> Option<Reply> {
         self.count += 1;
         let mood = (self.mood)(command, self.transactions, self.count);
+        log::debug!("{} about {command}: {mood:?}", self.number);
         // RFC 5321 §3.8: 421 is followed by the end.
         let closes = matches!(&mood, Some(Reply::Say(text)) if text.starts_with("421"));
         self.hangs = closes || mood == Some(Reply::SayAndHang);
@@ -230,6 +231,7 @@ impl Connection {
         }
         loop {
             let line = self.line().await?;
+            log::debug!("{} hears {line}", self.number);
             self.taken.commands.push(line.clone());
             let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
             let (reply, then): (String, fn(&mut Option<Message>, &str)) = match verb.as_str() {
