@@ -13,7 +13,7 @@ use restante::provider::World;
 struct State {
     now: Duration,
     last: u64,
-    waiting: BTreeMap<(Duration, u64), Option<Waker>>,
+    waiting: BTreeMap<(Duration, u64), Waker>,
     chance: u64,
 }
 
@@ -35,13 +35,10 @@ impl Clock {
         let Some((at, _)) = state.waiting.keys().next().copied() else { return false };
         state.now = state.now.max(at);
         let now = state.now;
-        let due: Vec<Waker> = state
-            .waiting
-            .range_mut(..=(now, u64::MAX))
-            .filter_map(|(_, waker)| waker.take())
-            .collect();
+        let later = state.waiting.split_off(&(now, u64::MAX));
+        let due = std::mem::replace(&mut state.waiting, later);
         drop(state);
-        due.into_iter().for_each(Waker::wake);
+        due.into_values().for_each(Waker::wake);
         true
     }
 }
@@ -58,7 +55,7 @@ impl Future for Wait {
         if state.now >= self.key.0 {
             return Poll::Ready(());
         }
-        state.waiting.insert(self.key, Some(context.waker().clone()));
+        state.waiting.insert(self.key, context.waker().clone());
         Poll::Pending
     }
 }

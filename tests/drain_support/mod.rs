@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 pub mod clock;
+pub mod flaky;
 pub mod pipe;
 pub mod server;
 
@@ -49,6 +50,11 @@ pub fn customer(settings: Settings) -> Customer {
     }
 }
 
+fn owner_of(path: &str) -> CustomerName {
+    let is_bolt = path.ends_with("bolt.example");
+    CustomerName::parse(if is_bolt { "bolt" } else { "acme" }).expect("valid")
+}
+
 /// Commits a message; panics if the store refuses.
 pub async fn put(
     store: &dyn Store,
@@ -80,7 +86,7 @@ pub async fn put(
     };
     let message = NewMessage {
         id,
-        owners: vec![customer_name(); to.len()],
+        owners: to.iter().map(|path| owner_of(path)).collect(),
         expires: vec![Timestamp(u64::MAX); to.len()],
         envelope,
         facts,

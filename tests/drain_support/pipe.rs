@@ -17,11 +17,13 @@ pub struct Traits {
     pub gulp: usize,
     /// After so many octets the whole wire is cut.
     pub cut_after: Option<usize>,
+    /// That cut is a reset: what was on its way is lost.
+    pub cut_loses: bool,
 }
 
 impl Default for Traits {
     fn default() -> Self {
-        Self { window: 64 << 10, gulp: usize::MAX, cut_after: None }
+        Self { window: 64 << 10, gulp: usize::MAX, cut_after: None, cut_loses: false }
     }
 }
 
@@ -162,7 +164,10 @@ impl AsyncWrite for End {
         if wire.keeps_writes && side == 0 {
             wire.writes.push(octets[..count].to_vec());
         }
-        if is_cut {
+        if is_cut && wire.ways[side].traits.cut_loses {
+            wire.is_cut = true;
+            wire.wake();
+        } else if is_cut {
             // What went before the cut arrives; nothing more does, in either direction.
             wire.ways[0].closed = true;
             wire.ways[1].closed = true;

@@ -1,7 +1,7 @@
 //! A customer's server, written from the RFCs and not from our code: it takes mail, and can be told to refuse,
 //! to wait and to die.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +19,9 @@ pub struct Taken {
     /// Connections' ends by QUIT.
     pub quit: bool,
 }
+
+/// Messages in the order in which they were taken, by any server.
+pub type Sink = Arc<Mutex<Vec<(usize, Message)>>>;
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,9 @@ pub struct Server {
     pub greeting: String,
     pub keywords: Vec<&'static str>,
     pub mood: Mood,
+    /// Its number, and where messages are noted with it at the moment when they are taken.
+    pub number: usize,
+    pub sink: Sink,
 }
 
 impl Default for Server {
@@ -63,6 +69,8 @@ impl Default for Server {
             greeting: "220 customer.example ready\r\n".into(),
             keywords: vec!["PIPELINING", "8BITMIME", "SIZE 0"],
             mood: Arc::new(|_, _, _| None),
+            number: 0,
+            sink: Sink::default(),
         }
     }
 }
@@ -72,6 +80,8 @@ struct Connection {
     clock: Clock,
     buffer: Vec<u8>,
     mood: Mood,
+    number: usize,
+    sink: Sink,
     count: usize,
     transactions: usize,
     taken: Taken,
@@ -103,6 +113,8 @@ impl Server {
             clock,
             buffer: Vec::new(),
             mood: self.mood.clone(),
+            number: self.number,
+            sink: self.sink.clone(),
             count: 0,
             transactions: 0,
             taken: Taken::default(),
@@ -168,7 +180,10 @@ impl Connection {
     fn feel(&mut self, command: &str) -> Option<Reply> {
         self.count += 1;
         let mood = (self.mood)(command, self.transactions, self.count);
-        self.hangs = mood == Some(Reply::SayAndHang);
+        log::debug!("{} about {command}: {mood:?}", self.number);
+        // RFC 5321 §3.8: 421 is followed by the end.
+        let closes = matches!(&mood, Some(Reply::Say(text)) if text.starts_with("421"));
+        self.hangs = closes || mood == Some(Reply::SayAndHang);
         mood
     }
 
@@ -206,6 +221,8 @@ impl Connection {
     async fn run(&mut self, server: &Server) -> Option<()> {
         let mut open: Option<Message> = None;
         let mut chunks: Option<Vec<u8>> = None;
+        // RFC 3030 §2: after a refused chunk only RSET helps.
+        let mut is_spoilt = false;
         let Next::On(_) = self.answer("(greeting)", &server.greeting.clone()).await else {
             return None;
         };
@@ -214,6 +231,7 @@ impl Connection {
         }
         loop {
             let line = self.line().await?;
+            log::debug!("{} hears {line}", self.number);
             self.taken.commands.push(line.clone());
             let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
             let (reply, then): (String, fn(&mut Option<Message>, &str)) = match verb.as_str() {
@@ -228,7 +246,7 @@ impl Connection {
                 }
                 "HELO" => ("250 customer.example\r\n".into(), |open, _| *open = None),
                 "RSET" => {
-                    chunks = None;
+                    (chunks, is_spoilt) = (None, false);
                     ("250 2.0.0 reset\r\n".into(), |open, _| *open = None)
                 }
                 "NOOP" => ("250 2.0.0 still here\r\n".into(), |_, _| {}),
@@ -264,7 +282,7 @@ impl Connection {
                     let size = words.next()?.parse().expect("a size");
                     let octets = self.octets(size).await?;
                     let is_last = words.next() == Some("LAST");
-                    if open.as_ref().is_none_or(|open| open.to.is_empty()) {
+                    if is_spoilt || open.as_ref().is_none_or(|open| open.to.is_empty()) {
                         chunks = None;
                         self.answer(&line, "503 5.5.1 nobody to take it\r\n").await;
                         continue;
@@ -288,7 +306,7 @@ impl Connection {
             match self.answer(&line, &reply).await {
                 Next::Over => return None,
                 Next::On(true) if !refused => then(&mut open, &line),
-                Next::On(_) if verb == "BDAT" => chunks = None,
+                Next::On(_) if verb == "BDAT" => (chunks, is_spoilt) = (None, true),
                 Next::On(_) => {}
             }
             if self.hangs {
@@ -308,6 +326,8 @@ impl Connection {
         // It is taken before the reply is on the wire: that is what makes doubt possible.
         let is_refused = matches!(&mood, Some(Reply::Say(text)) if !text.starts_with('2'));
         if !is_refused {
+            let noted = message.clone().map(|message| (self.number, message));
+            self.sink.lock().expect("whole").extend(noted);
             self.taken.messages.extend(message);
         }
         match self.answer_so(mood, "250 2.0.0 taken\r\n").await {

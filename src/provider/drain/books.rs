@@ -65,6 +65,9 @@ enum Entry {
     },
 }
 
+/// A batch on its way to being durable.
+type Recording = BoxFuture<'static, Result<(), StoreError>>;
+
 /// Sums for the end of the drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sums {
@@ -84,14 +87,12 @@ pub(super) struct Books {
     path: &'static str,
     flights: HashMap<u64, Flight>,
     seen: HashMap<QueueId, Seen>,
-    /// Gone from the queue, but a page read before that may still name them.
-    lingering: Vec<QueueId>,
     kept: usize,
     /// In the window: parcels and octets.
     parcels: u64,
     octets: u64,
     fresh: Vec<Entry>,
-    settling: Option<(BoxFuture<'static, Result<(), StoreError>>, Vec<Entry>)>,
+    settling: Option<(Recording, Vec<Entry>)>,
     pub(super) sums: Sums,
     deferred_in_a_row: u32,
     /// A message was counted as the one that was on its way when the line broke.
@@ -114,7 +115,6 @@ impl Books {
             path,
             flights: HashMap::new(),
             seen: HashMap::new(),
-            lingering: Vec::new(),
             kept: 0,
             parcels: 0,
             octets: 0,
@@ -136,15 +136,6 @@ impl Books {
     /// Whether this message was offered in this drain and may not be offered again.
     pub(super) fn knows(&self, id: QueueId) -> bool {
         self.seen.contains_key(&id)
-    }
-
-    /// The page that was on its way has been looked through: ids that are gone need not be remembered.
-    pub(super) fn page_done(&mut self) {
-        for id in std::mem::take(&mut self.lingering) {
-            if self.seen.get(&id).is_some_and(|seen| seen.open == 0 && !seen.stays) {
-                self.seen.remove(&id);
-            }
-        }
     }
 
     /// Whether everything is recorded.
@@ -246,11 +237,7 @@ impl Books {
     ///
     /// # Errors
     /// The batch could not be recorded; [`StoreError::LostLease`] means that its deliveries were.
-    pub(super) fn poll(
-        &mut self,
-        is_paging: bool,
-        context: &mut Context<'_>,
-    ) -> Result<bool, StoreError> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Result<bool, StoreError> {
         if self.settling.is_none() && !self.fresh.is_empty() {
             let batch = std::mem::take(&mut self.fresh);
             self.settling = Some((self.settle(&batch), batch));
@@ -258,12 +245,12 @@ impl Books {
         let Some((settling, _)) = self.settling.as_mut() else { return Ok(false) };
         let Poll::Ready(answer) = settling.poll_unpin(context) else { return Ok(false) };
         let batch = self.settling.take().map(|(_, batch)| batch).unwrap_or_default();
-        self.recorded(batch, &answer, is_paging);
+        self.recorded(batch, &answer);
         answer.map(|()| true)
     }
 
     /// Trouble that may pass is given some seconds to pass.
-    fn settle(&self, batch: &[Entry]) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn settle(&self, batch: &[Entry]) -> Recording {
         let settlements: Vec<Settlement> = batch
             .iter()
             .filter_map(|entry| match entry {
@@ -289,14 +276,14 @@ impl Books {
         .boxed()
     }
 
-    fn recorded(&mut self, batch: Vec<Entry>, answer: &Result<(), StoreError>, is_paging: bool) {
+    fn recorded(&mut self, batch: Vec<Entry>, answer: &Result<(), StoreError>) {
         for entry in batch {
             match entry {
                 Entry::Fate { settlement, told } => self.account(settlement, &told, answer),
                 Entry::Closed { id, size } => {
                     self.parcels -= 1;
                     self.octets -= size;
-                    self.leave(id, is_paging);
+                    self.leave(id);
                 }
             }
         }
@@ -339,19 +326,15 @@ impl Books {
         }
     }
 
-    fn leave(&mut self, id: QueueId, is_paging: bool) {
+    fn leave(&mut self, id: QueueId) {
         let Some(seen) = self.seen.get_mut(&id) else { return };
         seen.open -= 1;
         if seen.open > 0 {
             return;
         }
         self.office.board.settled(id);
-        if seen.stays {
-            return;
-        }
-        if is_paging {
-            self.lingering.push(id);
-        } else {
+        if !seen.stays {
+            // No page names it any more: the queues are looked through again only when all is recorded.
             self.seen.remove(&id);
         }
     }
@@ -361,7 +344,7 @@ impl Books {
         let mut worst = Ok(());
         // Two batches at most: the one under way, and what gathered meanwhile.
         while self.settling.is_some() || !self.fresh.is_empty() {
-            let step = futures::future::poll_fn(|context| match self.poll(false, context) {
+            let step = futures::future::poll_fn(|context| match self.poll(context) {
                 Ok(false) => Poll::Pending,
                 Ok(true) => Poll::Ready(Ok(())),
                 Err(error) => Poll::Ready(Err(error)),

@@ -114,11 +114,6 @@ impl Feed {
         self.opening.is_empty() && self.laden.is_empty()
     }
 
-    /// Whether a page is on its way, read from the store before now.
-    pub(super) fn is_paging(&self) -> bool {
-        self.page.is_some()
-    }
-
     /// Starts over from the beginning of the queues.
     pub(super) fn restart(&mut self) {
         self.cursor = None;

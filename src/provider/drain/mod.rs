@@ -280,7 +280,7 @@ impl Drain {
     /// Whatever the store has answered.
     fn poll_store(&mut self, context: &mut Context<'_>) -> bool {
         let mut moved = false;
-        match self.books.poll(self.feed.is_paging(), context) {
+        match self.books.poll(context) {
             Ok(done) => {
                 moved |= done;
                 if done {

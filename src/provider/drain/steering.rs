@@ -57,7 +57,6 @@ impl Drain {
     fn turn_page(&mut self, heads: Vec<Head>) {
         let books = &self.books;
         self.feed.accept(heads.into_iter().filter(|head| !books.knows(head.id)));
-        self.books.page_done();
     }
 
     /// It cannot be handed to this server: for ever (too big), or until the server is mended.

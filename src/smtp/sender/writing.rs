@@ -82,8 +82,15 @@ impl Sender {
         self.emitted += line.text.len() as u64;
         group.extend_from_slice(&line.text);
         self.expect(line.what);
-        if let What::Data = line.what {
-            self.writer = Writer::AwaitGo;
+        match line.what {
+            What::Data => self.writer = Writer::AwaitGo,
+            // Not before: until it stands in the row of replies due, the transaction must not be finished.
+            What::Dot => {
+                if let Some(newest) = self.transactions.back_mut() {
+                    newest.is_open = false;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -177,7 +184,6 @@ impl Sender {
         }
         let end = self.emitted + text.len() as u64;
         if let Some(newest) = self.transactions.back_mut() {
-            newest.is_open = false;
             newest.content_end = Some(end);
         }
         self.script.push_front(Line { text, what: What::Dot });

@@ -1,0 +1,202 @@
+//! A store that takes its time, has passing trouble, and dies in the middle of a call: the power goes, and what was
+//! not recorded is not recorded. The engine below keeps what it has taken, as a disk does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use restante::mail::*;
+use restante::provider::World;
+use restante::store::*;
+
+use super::Clock;
+
+/// Sound random numbers from one seed.
+#[derive(Clone)]
+pub struct Dice(Arc<AtomicU64>);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66)))
+    }
+
+    /// SplitMix64.
+    pub fn roll(&self) -> u64 {
+        let state = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        let mut z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// 0 to `below - 1`.
+    pub fn below(&self, below: usize) -> usize {
+        (self.roll() % below as u64) as usize
+    }
+
+    /// True once in `times`.
+    pub fn once_in(&self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+}
+
+/// See the module's head.
+pub struct Flaky {
+    pub inner: Arc<Memory>,
+    pub dice: Dice,
+    pub clock: Clock,
+    /// One call in so many goes wrong; 0: none.
+    pub trouble: AtomicU64,
+    /// The power is gone: nothing of this process happens any more.
+    pub is_dead: Arc<AtomicBool>,
+}
+
+impl Flaky {
+    fn goes_wrong(&self) -> bool {
+        let trouble = self.trouble.load(Ordering::Relaxed);
+        trouble > 0 && self.dice.once_in(trouble as usize)
+    }
+
+    /// Takes time, fails for now, or dies.
+    async fn weather(&self) -> Result<(), StoreError> {
+        if self.is_dead.load(Ordering::Relaxed) {
+            return futures::future::pending().await;
+        }
+        if !self.goes_wrong() {
+            return Ok(());
+        }
+        match self.dice.below(6) {
+            0..=2 => {
+                self.clock.wait(Duration::from_millis(self.dice.below(3000) as u64)).await;
+                Ok(())
+            }
+            3 | 4 => Err(StoreError::Transient("simulated".into())),
+            _ => {
+                self.is_dead.store(true, Ordering::Relaxed);
+                futures::future::pending().await
+            }
+        }
+    }
+}
+
+impl Store for Flaky {
+    fn begin_body(&self, id: QueueId, size_hint: u64) -> Answer<'_, Box<dyn BodyWriter>> {
+        self.inner.begin_body(id, size_hint)
+    }
+    fn commit(&self, message: NewMessage, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
+        self.inner.commit(message, body)
+    }
+    fn lease(&self, request: LeaseRequest) -> Answer<'_, LeaseAnswer> {
+        self.inner.lease(request)
+    }
+    fn renew<'a>(&'a self, lease: &'a Lease) -> Answer<'a, ()> {
+        self.inner.renew(lease)
+    }
+    fn release(&self, lease: Lease) -> Answer<'_, ()> {
+        self.inner.release(lease)
+    }
+    fn next<'a>(
+        &'a self,
+        lease: &'a Lease,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Answer<'a, Vec<Head>> {
+        Box::pin(async move {
+            self.weather().await?;
+            // Small pages, so that their seams are met.
+            let heads = self.inner.next(lease, after, limit.min(1 + self.dice.below(7))).await?;
+            if self.dice.once_in(4) {
+                // A page may be old when it arrives.
+                self.clock.wait(Duration::from_millis(self.dice.below(200) as u64)).await;
+            }
+            Ok(heads)
+        })
+    }
+    fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
+        Box::pin(async move {
+            self.weather().await?;
+            let inner = self.inner.open_body(id, offset).await?;
+            let breaks = (self.goes_wrong() && inner.size() > 0)
+                .then(|| self.dice.below(usize::try_from(inner.size()).expect("small")) as u64);
+            let (dice, given) = (self.dice.clone(), 0);
+            Ok(Box::new(Reader { inner, dice, rest: Vec::new(), given, breaks, id })
+                as Box<dyn BodyReader>)
+        })
+    }
+    fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.weather().await?;
+            self.inner.settle(lease, settlements).await?;
+            // Recorded, and nobody hears of it.
+            self.weather().await
+        })
+    }
+    fn count<'a>(&'a self, domain: &'a Domain) -> Answer<'a, Count> {
+        self.inner.count(domain)
+    }
+    fn usage<'a>(&'a self, customer: &'a CustomerName) -> Answer<'a, Count> {
+        self.inner.usage(customer)
+    }
+    fn queues(
+        &self,
+        after: Option<Domain>,
+        limit: usize,
+    ) -> Answer<'_, Vec<(Domain, CustomerName, Count)>> {
+        self.inner.queues(after, limit)
+    }
+    fn query(&self, filter: Filter, after: Option<QueueId>, limit: usize) -> Answer<'_, Vec<Head>> {
+        self.inner.query(filter, after, limit)
+    }
+    fn apply(&self, filter: Filter, action: QueueAction) -> Answer<'_, u64> {
+        self.inner.apply(filter, action)
+    }
+    fn overdue(&self, now: Timestamp, limit: usize) -> Answer<'_, Vec<Head>> {
+        self.inner.overdue(now, limit)
+    }
+    fn changes(&self, domains: &[Domain]) -> futures::stream::BoxStream<'static, Changed> {
+        self.inner.changes(domains)
+    }
+    fn health(&self) -> Answer<'_, Health> {
+        self.inner.health()
+    }
+    fn maintain(&self) -> Answer<'_, ()> {
+        self.inner.maintain()
+    }
+    fn close(&self) -> Answer<'_, ()> {
+        self.inner.close()
+    }
+}
+
+/// Gives chunks of any size, and may break off.
+struct Reader {
+    inner: Box<dyn BodyReader>,
+    dice: Dice,
+    rest: Vec<u8>,
+    given: u64,
+    breaks: Option<u64>,
+    id: QueueId,
+}
+
+impl BodyReader for Reader {
+    fn read(&mut self) -> Answer<'_, Vec<u8>> {
+        Box::pin(async move {
+            if self.rest.is_empty() {
+                self.rest = self.inner.read().await?;
+            }
+            if self.breaks.is_some_and(|at| self.given >= at) {
+                return Err(StoreError::Corrupt(self.id));
+            }
+            let octets = if self.dice.once_in(2) {
+                self.rest.len()
+            } else {
+                self.rest.len().min(1 + self.dice.below(900))
+            };
+            let chunk: Vec<u8> = self.rest.drain(..octets).collect();
+            self.given += chunk.len() as u64;
+            Ok(chunk)
+        })
+    }
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+}
