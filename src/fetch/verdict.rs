@@ -154,7 +154,7 @@ fn refusal(stage: Stage, reply: &Heard) -> Verdict {
 
 /// The exit status for several accounts: refusals count most, then what may come right.
 #[must_use]
-pub fn worst(statuses: impl IntoIterator<Item = u8>) -> u8 {
+pub(super) fn worst(statuses: impl IntoIterator<Item = u8>) -> u8 {
     statuses.into_iter().fold(0, |worst, status| match (worst, status) {
         (1, _) | (_, 1) => 1,
         (75, _) | (_, 75) => 75,
