@@ -4,6 +4,7 @@
 //! The first SIGTERM or SIGINT ends every call at its next message boundary, a second one ends the process, which
 //! cuts what is under way: the target has not seen its end then, and the provider keeps it.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use futures::future::{Either, join_all, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::args::FetchArgs;
+use super::args::{FetchArgs, Form};
 use super::call::collect;
 use super::notify::Notify;
 use super::rhythm::{Failures, Rhythm};
@@ -25,10 +26,10 @@ use crate::net::stop::Stop;
 /// Wrong usage or settings (section 1 of the interface's exit statuses).
 const USAGE: u8 = 2;
 
-/// Runs `restante fetch`.
+/// Runs `restante fetch`; `config` is the TOML file of `-c`, if it was given.
 #[must_use]
-pub fn run(args: &FetchArgs) -> ExitCode {
-    let plans = match planned(args) {
+pub fn run(args: &FetchArgs, config: Option<&Path>, form: Form) -> ExitCode {
+    let plans = match planned(args, config, form) {
         Ok(plans) => plans,
         Err(fault) => {
             eprintln!("restante fetch: {fault}");
@@ -44,7 +45,7 @@ pub fn run(args: &FetchArgs) -> ExitCode {
     };
     let notify = Notify::from_environment();
     notify.ready();
-    let teller = Teller::new(args, notify);
+    let teller = Teller::new(form, args.dry_run, notify);
     let calls = plans.iter().map(|plan| keep_calling(plan, &stop, &teller));
     let statuses = futures::executor::block_on(join_all(calls));
     teller.end();

@@ -10,6 +10,7 @@ pub mod http;
 pub mod listen;
 pub mod patience;
 pub mod serve;
+mod socket;
 pub mod stop;
 pub mod tls;
 pub mod unix;

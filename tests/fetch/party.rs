@@ -176,7 +176,9 @@ impl<T> Party<T> {
 }
 
 /// Accepts one connection and runs `script` on it.
-pub(crate) fn provider<T: Send + 'static>(script: impl FnOnce(Talk) -> T + Send + 'static) -> Party<T> {
+pub(crate) fn provider<T: Send + 'static>(
+    script: impl FnOnce(Talk) -> T + Send + 'static,
+) -> Party<T> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let thread = thread::spawn(move || {
