@@ -346,7 +346,10 @@ mod tests {
         assert!(fault(text).starts_with("DIR/fetch.toml:3:1: unknown field `pasword_file`"));
         assert!(fault("[account.a]\nuser = 5\n").starts_with("DIR/fetch.toml:2:8: "));
         let text = "\n[account.a]\nuser = \"a\"\n";
-        assert_eq!(fault(text), "DIR/fetch.toml:2:1: account a: the provider (or -c FILE) is missing");
+        assert_eq!(
+            fault(text),
+            "DIR/fetch.toml:2:1: account a: the provider (or -c FILE) is missing"
+        );
         assert!(fault("").contains("account"));
     }
 
