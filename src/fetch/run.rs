@@ -5,7 +5,6 @@
 //! cuts what is under way: the target has not seen its end then, and the provider keeps it.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -26,21 +25,21 @@ use crate::net::stop::Stop;
 /// Wrong usage or settings (section 1 of the interface's exit statuses).
 const USAGE: u8 = 2;
 
-/// Runs `restante fetch`; `config` is the TOML file of `-c`, if it was given.
+/// Runs `restante fetch`; `config` is the TOML file of `-c`, if it was given. Gives the exit status.
 #[must_use]
-pub fn run(args: &FetchArgs, config: Option<&Path>, form: Form) -> ExitCode {
+pub fn run(args: &FetchArgs, config: Option<&Path>, form: Form) -> u8 {
     let plans = match planned(args, config, form) {
         Ok(plans) => plans,
         Err(fault) => {
             eprintln!("restante fetch: {fault}");
-            return ExitCode::from(USAGE);
+            return USAGE;
         }
     };
     let stop = match stop_on_signals() {
         Ok(stop) => stop,
         Err(error) => {
             eprintln!("restante fetch: signals cannot be heard: {error}");
-            return ExitCode::FAILURE;
+            return 1;
         }
     };
     let notify = Notify::from_environment();
@@ -49,7 +48,7 @@ pub fn run(args: &FetchArgs, config: Option<&Path>, form: Form) -> ExitCode {
     let calls = plans.iter().map(|plan| keep_calling(plan, &stop, &teller));
     let statuses = futures::executor::block_on(join_all(calls));
     teller.end();
-    ExitCode::from(worst(statuses))
+    worst(statuses)
 }
 
 /// Calls one account in its rhythm; gives the last call's exit status.
