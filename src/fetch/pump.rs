@@ -364,3 +364,6 @@ impl Pump<'_> {
         crate::net::patience::within(Duration::from_secs(FAREWELL_SECONDS_MAX), closing).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

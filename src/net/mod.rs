@@ -9,6 +9,7 @@ pub mod dial;
 pub mod http;
 pub mod listen;
 pub mod patience;
+pub mod pipe;
 pub mod serve;
 mod socket;
 pub mod stop;

@@ -7,7 +7,7 @@ use super::{account, bodies, call, maildir};
 
 /// How often the line is cut; `RESTANTE_CUTS` sets another number.
 fn cuts() -> usize {
-    std::env::var("RESTANTE_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+    std::env::var("RESTANTE_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
 /// A small generator of chance from a seed (xorshift).

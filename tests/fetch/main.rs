@@ -6,6 +6,7 @@
 mod carrying;
 mod cuts;
 mod negotiating;
+mod ours;
 mod party;
 
 use std::net::SocketAddr;
