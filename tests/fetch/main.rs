@@ -8,6 +8,7 @@ mod cuts;
 mod negotiating;
 mod ours;
 mod party;
+mod program;
 
 use std::net::SocketAddr;
 use std::path::Path;

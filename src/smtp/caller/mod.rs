@@ -122,6 +122,7 @@ pub enum Ending {
 /// What comes next.
 #[derive(Debug)]
 #[must_use = "a dropped step drops the call"]
+#[expect(clippy::large_enum_variant, reason = "one step exists at a time, and nothing keeps it")]
 pub enum Step {
     /// Go on.
     Stay(Caller),
