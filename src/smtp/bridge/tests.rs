@@ -53,10 +53,15 @@ fn play_cut(bridge: Bridge, script: &str, step: usize) -> (Vec<Passed>, Option<B
         let outcome = match party {
             "P:" => stage.provider(bytes.as_bytes()),
             "T:" => stage.target(bytes.as_bytes()),
-            ">T" => Ok(expect(&mut stage.out.to_target, words, number)),
-            ">P" => Ok(expect(&mut stage.out.to_provider, words, number)),
-            "--" => Ok(stage.bridge.stop(&mut stage.out)),
-            other => panic!("{other}?"),
+            other => {
+                match other {
+                    ">T" => expect(&mut stage.out.to_target, words, number),
+                    ">P" => expect(&mut stage.out.to_provider, words, number),
+                    "--" => stage.bridge.stop(&mut stage.out),
+                    _ => panic!("{other}?"),
+                }
+                Ok(())
+            }
         };
         fault = fault.or(outcome.err());
     }
