@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::admin::{Select, State};
 use super::config::units;
+use crate::fetch::FetchArgs;
 use crate::mail::{CustomerName, Domain, QueueId};
 
 /// Holds mail for servers that have no fixed address, until they call for it (RFC 2645, ATRN).
@@ -73,6 +74,11 @@ pub enum Command {
     Queue(QueueCommand),
     /// A snapshot: listeners, sessions, queues, and how the last drain of each customer ended
     Status,
+    /// The customer's side: collect waiting mail from a provider and hand it to a local server or mailbox
+    ///
+    /// Calls the provider, logs in, turns the connection round (RFC 2645, ATRN) and passes the mail on. The target is
+    /// opened before the turn: while it is down, no mail is touched. Works with every provider of RFC 2645.
+    Fetch(Box<FetchArgs>),
     /// Print shell completions
     ///
     /// For example: restante completions bash > /etc/bash_completion.d/restante

@@ -1,19 +1,32 @@
 //! The command line of `restante fetch` (section 6 of the interface).
 //!
-//! Read by the program; [`super::settings`] makes accounts of it. There is no option that takes a password.
+//! Read by the program; `settings` makes accounts of it. There is no option that takes a password. `-c`, `--json`
+//! and `--json-lines` belong to all commands and come beside it.
 
 use std::path::PathBuf;
 
-/// Collect waiting mail from a provider (On-Demand Mail Relay, RFC 2645) and hand it to a local server or mailbox.
+/// How results leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Lines for people on standard error.
+    #[default]
+    Lines,
+    /// One JSON document on standard output when all calls are over.
+    Json,
+    /// A JSON object for each message and each call on standard output.
+    JsonLines,
+}
+
+/// Arguments of `restante fetch`.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(
     after_help = "Exit status: 0 mail came or none was waiting; 75 nothing lost, try again later; \
-    1 refused; 2 wrong usage.\nTARGET: smtp://host:port, lmtp://host:port, lmtp:///path/to/socket, maildir:DIR, \
+    1 refused; 2 wrong usage.\nWith -c FILE (and without PROVIDER) all accounts of a TOML file are called.\nTARGET: smtp://host:port, lmtp://host:port, lmtp:///path/to/socket, maildir:DIR, \
     mbox:FILE."
 )]
 pub struct FetchArgs {
     /// The provider's host, and its port if it is not 366
-    #[arg(value_name = "PROVIDER[:PORT]", required_unless_present = "config")]
+    #[arg(value_name = "PROVIDER[:PORT]")]
     pub provider: Option<String>,
 
     /// The login name
@@ -76,19 +89,7 @@ pub struct FetchArgs {
     #[arg(long)]
     pub follow: bool,
 
-    /// Several accounts from a TOML file
-    #[arg(short = 'c', long = "config", value_name = "FILE", conflicts_with = "provider")]
-    pub config: Option<PathBuf>,
-
     /// Log in, say what the provider offers, and leave without collecting
     #[arg(long)]
     pub dry_run: bool,
-
-    /// Print one JSON document at the end
-    #[arg(long, conflicts_with_all = ["json_lines", "every", "follow"])]
-    pub json: bool,
-
-    /// Print a JSON object for each message and each call
-    #[arg(long)]
-    pub json_lines: bool,
 }

@@ -225,7 +225,7 @@ impl<'a> Call<'a> {
             Step::Stay(_) | Step::Upgrade(_) | Step::Ready(_) => return Err(unreachable_step()),
         };
         self.report.was_turned = true;
-        (self.tell)(Event::Turned(&turned.reply.summary()));
+        (self.tell)(Event::Turned(turned.reply.said().as_str()));
         let opened = match opened.is_fresh() {
             true => opened,
             false => match target::open(&self.account.target, &self.account.hello).await {

@@ -33,7 +33,7 @@ mod tell;
 mod verdict;
 
 pub use account::{Account, AccountError};
-pub use args::FetchArgs;
+pub use args::{FetchArgs, Form};
 pub use call::{Event, Report, collect, collect_over};
 pub use run::run;
 pub use target::{Target, TargetError};

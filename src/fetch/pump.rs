@@ -196,7 +196,7 @@ pub(super) async fn pump(
         octets: 0,
     };
     pump.inbox.push(early);
-    if let Err(fault) = pump.from_target(target.1) {
+    if let Err(fault) = pump.target_said(target.1) {
         return PumpEnd::Fault(fault);
     }
     let end = pump.run(stop.0, stop.1).await;
@@ -255,20 +255,20 @@ impl Pump<'_> {
             let mut again = self.bridge_inbox()?;
             again |= self.target.poll_out(cx);
             again |= self.provider.poll_out(cx);
-            if self.inbox.has_room() {
-                if let Some(length) = self.provider.poll_in(cx, &mut self.scratch) {
-                    self.inbox.push(&self.scratch[..length]);
-                    again = true;
-                }
+            if self.inbox.has_room()
+                && let Some(length) = self.provider.poll_in(cx, &mut self.scratch)
+            {
+                self.inbox.push(&self.scratch[..length]);
+                again = true;
             }
-            if self.provider.out.has_room() {
-                if let Some(length) = self.target.poll_in(cx, &mut self.scratch) {
-                    let said = std::mem::take(&mut self.scratch);
-                    let outcome = self.from_target(&said[..length]);
-                    self.scratch = said;
-                    outcome.map_err(PumpEnd::Fault)?;
-                    again = true;
-                }
+            if self.provider.out.has_room()
+                && let Some(length) = self.target.poll_in(cx, &mut self.scratch)
+            {
+                let said = std::mem::take(&mut self.scratch);
+                let outcome = self.target_said(&said[..length]);
+                self.scratch = said;
+                outcome.map_err(PumpEnd::Fault)?;
+                again = true;
             }
             if !again {
                 break;
@@ -296,7 +296,7 @@ impl Pump<'_> {
         Ok(taken > 0)
     }
 
-    fn from_target(&mut self, bytes: &[u8]) -> Result<(), BridgeFault> {
+    fn target_said(&mut self, bytes: &[u8]) -> Result<(), BridgeFault> {
         let outcome = self.bridge.target_bytes(bytes, &mut self.output);
         self.hand_over();
         outcome
@@ -364,3 +364,6 @@ impl Pump<'_> {
         crate::net::patience::within(Duration::from_secs(FAREWELL_SECONDS_MAX), closing).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

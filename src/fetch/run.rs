@@ -4,7 +4,7 @@
 //! The first SIGTERM or SIGINT ends every call at its next message boundary, a second one ends the process, which
 //! cuts what is under way: the target has not seen its end then, and the provider keeps it.
 
-use std::process::ExitCode;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use futures::future::{Either, join_all, select};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::args::FetchArgs;
+use super::args::{FetchArgs, Form};
 use super::call::collect;
 use super::notify::Notify;
 use super::rhythm::{Failures, Rhythm};
@@ -25,30 +25,30 @@ use crate::net::stop::Stop;
 /// Wrong usage or settings (section 1 of the interface's exit statuses).
 const USAGE: u8 = 2;
 
-/// Runs `restante fetch`.
+/// Runs `restante fetch`; `config` is the TOML file of `-c`, if it was given. Gives the exit status.
 #[must_use]
-pub fn run(args: &FetchArgs) -> ExitCode {
-    let plans = match planned(args) {
+pub fn run(args: &FetchArgs, config: Option<&Path>, form: Form) -> u8 {
+    let plans = match planned(args, config, form) {
         Ok(plans) => plans,
         Err(fault) => {
             eprintln!("restante fetch: {fault}");
-            return ExitCode::from(USAGE);
+            return USAGE;
         }
     };
     let stop = match stop_on_signals() {
         Ok(stop) => stop,
         Err(error) => {
             eprintln!("restante fetch: signals cannot be heard: {error}");
-            return ExitCode::FAILURE;
+            return 1;
         }
     };
     let notify = Notify::from_environment();
     notify.ready();
-    let teller = Teller::new(args, notify);
+    let teller = Teller::new(form, args.dry_run, notify);
     let calls = plans.iter().map(|plan| keep_calling(plan, &stop, &teller));
     let statuses = futures::executor::block_on(join_all(calls));
     teller.end();
-    ExitCode::from(worst(statuses))
+    worst(statuses)
 }
 
 /// Calls one account in its rhythm; gives the last call's exit status.

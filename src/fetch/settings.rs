@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::account::Account;
-use super::args::FetchArgs;
+use super::args::{FetchArgs, Form};
 use super::rhythm::Rhythm;
 use super::secret::{CREDENTIAL, SecretSource, credential};
 use super::target::Target;
@@ -62,15 +62,23 @@ struct File {
 ///
 /// # Errors
 /// One line for the user.
-pub(super) fn planned(args: &FetchArgs) -> Result<Vec<Planned>, String> {
-    let mut planned = match &args.config {
-        Some(path) => from_file(path, args)?,
-        None => vec![plan(None, wish_of(args))?],
+pub(super) fn planned(
+    args: &FetchArgs,
+    config: Option<&Path>,
+    form: Form,
+) -> Result<Vec<Planned>, String> {
+    let mut planned = match (config, &args.provider) {
+        (Some(_), Some(_)) => return Err("give a provider or -c FILE, not both".into()),
+        (Some(path), None) => from_file(path, args)?,
+        (None, _) => vec![plan(None, wish_of(args))?],
     };
     for one in &mut planned {
         one.account.dry_run = args.dry_run;
-        if args.dry_run || args.json {
+        if args.dry_run {
             one.rhythm = Rhythm::Once;
+        }
+        if form == Form::Json && one.rhythm != Rhythm::Once {
+            return Err("--json prints when all calls are over: use --json-lines here".into());
         }
     }
     Ok(planned)
@@ -157,7 +165,7 @@ impl Wish {
 
 fn plan(name: Option<&str>, wish: Wish) -> Result<Planned, String> {
     let missing = |what: &str| format!("{what} is missing");
-    let provider = wish.provider.clone().ok_or_else(|| missing("the provider"))?;
+    let provider = wish.provider.clone().ok_or_else(|| missing("the provider (or -c FILE)"))?;
     let target = wish.to.as_deref().ok_or_else(|| missing("the target (--to, or \"to\")"))?;
     let target: Target = target.parse().map_err(|fault: super::TargetError| fault.to_string())?;
     let identity = match (wish.certificate.clone(), wish.key.clone()) {
@@ -296,24 +304,28 @@ fn span(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
-    fn written(text: &str) -> (tempfile::TempDir, FetchArgs) {
+    fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("pw"), "secret\n").expect("written");
         let path = folder.path().join("fetch.toml");
         std::fs::write(&path, text).expect("written");
-        (folder, FetchArgs { config: Some(path), ..FetchArgs::default() })
+        (folder, path)
+    }
+
+    fn all(path: &Path) -> Result<Vec<Planned>, String> {
+        planned(&FetchArgs::default(), Some(path), Form::Lines)
     }
 
     #[test]
     fn a_file_holds_several_accounts() {
-        let (_folder, args) = written(
+        let (_folder, path) = written(
             "[account.a]\nprovider = \"mx.example\"\nuser = \"a\"\npassword_file = \"pw\"\n\
              to = \"maildir:/tmp/x\"\nevery = \"5m\"\n\
              [account.b]\nprovider = \"[::1]:3660\"\nuser = \"b\"\npassword_file = \"pw\"\n\
              to = \"smtp://localhost:25\"\ntls = \"none\"\ndomains = [\"B.example\", \"b.example\"]\n\
              mechanisms = [\"cram-md5\"]\nfollow = true\n",
         );
-        let planned = planned(&args).expect("two accounts");
+        let planned = all(&path).expect("two accounts");
         let names: Vec<_> = planned.iter().map(|one| one.account.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         assert_eq!(planned[0].rhythm, Rhythm::Every(Duration::from_secs(300)));
@@ -326,15 +338,18 @@ mod tests {
     #[test]
     fn faults_name_file_line_and_column() {
         let fault = |text: &str| {
-            let (folder, args) = written(text);
-            let fault = planned(&args).expect_err("a fault");
+            let (folder, path) = written(text);
+            let fault = all(&path).expect_err("a fault");
             fault.replace(&folder.path().display().to_string(), "DIR")
         };
         let text = "[account.a]\nprovider = \"mx.example\"\npasword_file = \"x\"\n";
         assert!(fault(text).starts_with("DIR/fetch.toml:3:1: unknown field `pasword_file`"));
         assert!(fault("[account.a]\nuser = 5\n").starts_with("DIR/fetch.toml:2:8: "));
         let text = "\n[account.a]\nuser = \"a\"\n";
-        assert_eq!(fault(text), "DIR/fetch.toml:2:1: account a: the provider is missing");
+        assert_eq!(
+            fault(text),
+            "DIR/fetch.toml:2:1: account a: the provider (or -c FILE) is missing"
+        );
         assert!(fault("").contains("account"));
     }
 

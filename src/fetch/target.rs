@@ -18,7 +18,7 @@ use crate::net::patience::within;
 use crate::net::wire::Stream;
 use crate::net::{dial, unix};
 use crate::smtp::bridge::Dialect;
-use crate::smtp::caller::reader::ReplyReader;
+use crate::smtp::sender::ReplyReader;
 
 /// Patience for the greeting of a local server.
 const GREETING_SECONDS_MAX: u64 = 60;
@@ -179,13 +179,12 @@ async fn greeted(target: &Target) -> io::Result<Server> {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without a greeting"));
         }
         said.extend_from_slice(&buffer[..length]);
-        reader.push(&buffer[..length]);
-        match reader.next_reply() {
+        match reader.read(&mut &buffer[..length]) {
             Ok(None) => {}
             Ok(Some(greeting)) if greeting.code == 220 => {
                 return Ok(Server { stream, dialect, said, since: Instant::now() });
             }
-            Ok(Some(greeting)) => return Err(io::Error::other(greeting.summary())),
+            Ok(Some(greeting)) => return Err(io::Error::other(greeting.said().to_string())),
             Err(fault) => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, fault.to_string()));
             }

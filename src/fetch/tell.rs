@@ -10,20 +10,12 @@ use indicatif::{HumanBytes, ProgressBar};
 use serde_json::{Value, json};
 
 use super::account::Account;
-use super::args::FetchArgs;
+use super::args::Form;
 use super::call::{Event, Report};
 use super::notify::Notify;
 use super::verdict::Verdict;
 use crate::mail::{Timestamp, TlsFacts};
 use crate::smtp::bridge::Passed;
-
-/// How the results leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Lines,
-    Json,
-    JsonLines,
-}
 
 /// The one that speaks, for all accounts.
 pub(super) struct Teller {
@@ -45,14 +37,9 @@ pub(super) struct Telling<'a> {
 }
 
 impl Teller {
-    pub(super) fn new(args: &FetchArgs, notify: Notify) -> Self {
-        let form = match (args.json, args.json_lines) {
-            (true, _) => Form::Json,
-            (false, true) => Form::JsonLines,
-            (false, false) => Form::Lines,
-        };
+    pub(super) fn new(form: Form, dry_run: bool, notify: Notify) -> Self {
         let on_terminal = form == Form::Lines && std::io::stderr().is_terminal();
-        let progress = (on_terminal && !args.dry_run).then(ProgressBar::new_spinner);
+        let progress = (on_terminal && !dry_run).then(ProgressBar::new_spinner);
         Self { form, progress, notify, documents: RefCell::default() }
     }
 

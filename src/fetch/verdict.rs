@@ -2,8 +2,8 @@
 //!
 //! Made by the call. The words for people stand here and nowhere else.
 
-use crate::smtp::caller::reader::Heard;
 use crate::smtp::caller::{Ending, Offers, Stage};
+use crate::smtp::sender::PeerReply;
 
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,8 +116,8 @@ fn list(names: &[String]) -> String {
 
 /// What a refusing reply means: 4yz and lost connections come right by themselves, except 450 to ATRN, which says
 /// that the login may not have these domains (RFC 2645 §5.2.1), unless the enhanced code says "too often".
-fn refusal(stage: Stage, reply: &Heard) -> Verdict {
-    let cause = format!("{stage} refused: {}", reply.summary());
+fn refusal(stage: Stage, reply: &PeerReply) -> Verdict {
+    let cause = format!("{stage} refused: {}", reply.said());
     let is_too_often = reply.enhanced() == Some("4.7.0");
     let (is_later, mend) = match (stage, reply.code) {
         (Stage::Turn, 450) if is_too_often => (true, "call less often: raise --every"),
@@ -154,7 +154,7 @@ fn refusal(stage: Stage, reply: &Heard) -> Verdict {
 
 /// The exit status for several accounts: refusals count most, then what may come right.
 #[must_use]
-pub fn worst(statuses: impl IntoIterator<Item = u8>) -> u8 {
+pub(super) fn worst(statuses: impl IntoIterator<Item = u8>) -> u8 {
     statuses.into_iter().fold(0, |worst, status| match (worst, status) {
         (1, _) | (_, 1) => 1,
         (75, _) | (_, 75) => 75,
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn every_reply_to_the_turn_has_its_status_and_its_mend() {
         let status = |code, text: &str| {
-            let reply = Heard { code, lines: vec![text.into()] };
+            let reply = PeerReply { code, text: text.into() };
             let verdict = Verdict::of(Ending::Refused(Stage::Turn, reply));
             assert!(!verdict.trouble().expect("trouble").mend.is_empty());
             verdict.exit_status()
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(status(530, "5.7.0 login first"), 1);
         assert_eq!(status(421, "closing"), 75);
         assert_eq!(status(554, "no"), 1);
-        let reply = Heard { code: 453, lines: vec!["You have no mail".into()] };
+        let reply = PeerReply { code: 453, text: "You have no mail".into() };
         assert_eq!(Verdict::of(Ending::NoMail(reply)).exit_status(), 0);
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_std::net::TcpStream;
 
+use super::socket::Socket;
 use super::wire::Wire;
 
 /// How long one address may take to answer.
@@ -37,7 +38,7 @@ pub async fn connect(host: &str, port: u16) -> io::Result<Wire> {
 
 fn tuned(stream: TcpStream, peer: SocketAddr) -> Wire {
     keep_alive(&stream);
-    Wire { stream: Box::new(stream), peer, tls: None }
+    Wire { stream: Box::new(Socket(stream)), peer, tls: None }
 }
 
 /// Keep-alive after 30 s of silence and an end to unacknowledged data after 90 s, so that a dead NAT entry or

@@ -5,6 +5,7 @@
 use std::io;
 use std::path::Path;
 
+use super::socket::Socket;
 use super::wire::Stream;
 
 /// Connects to the socket at `path`.
@@ -13,5 +14,5 @@ use super::wire::Stream;
 /// The system's error.
 pub async fn connect(path: &Path) -> io::Result<Box<dyn Stream>> {
     let stream = async_std::os::unix::net::UnixStream::connect(path).await?;
-    Ok(Box::new(stream))
+    Ok(Box::new(Socket(stream)))
 }

@@ -5,6 +5,7 @@
 mod check;
 mod customer;
 mod domain;
+mod fetch;
 mod manual;
 mod queue;
 mod status;
@@ -31,6 +32,8 @@ pub enum Failure {
     Usage(Refused),
     /// The configuration has faults: 2.
     Config(Box<Report>),
+    /// This status; what there was to say has been said.
+    Told(u8),
 }
 
 impl From<Refused> for Failure {
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
             let status = match &failure {
                 Failure::Failed(_) => 1,
                 Failure::Usage(_) | Failure::Config(_) => 2,
+                Failure::Told(status) => *status,
             };
             complain(&failure);
             ExitCode::from(status)
@@ -60,6 +64,7 @@ fn complain(failure: &Failure) {
     let text = match failure {
         Failure::Failed(refused) | Failure::Usage(refused) => format!("restante: {refused}\n"),
         Failure::Config(report) => report.to_string(),
+        Failure::Told(_) => String::new(),
     };
     // Without standard error there is nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
@@ -78,6 +83,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let mut out = Out::new(format);
     let chosen = cli.config;
     match cli.command {
+        Command::Fetch(args) => fetch::fetch(&args, chosen.as_deref(), format)?,
         Command::Completions { shell } => manual::completions(shell, &mut out)?,
         Command::Man { dir } => manual::pages(&dir, &mut out)?,
         Command::Check { show } => check::check(chosen, show, &mut out)?,

@@ -223,7 +223,7 @@ impl Clerk<'_> {
                     Action::Store(mut bytes) => content.append(&mut bytes),
                     Action::Discard => {
                         content.clear();
-                        self.with_mailbox(|mailbox| Ok(mailbox.discard())).await;
+                        self.discard().await;
                     }
                     Action::Ask(question) => {
                         self.append(std::mem::take(&mut content)).await;
@@ -250,6 +250,14 @@ impl Clerk<'_> {
         if !content.is_empty() && self.trouble.is_none() {
             self.with_mailbox(move |mailbox| mailbox.append(&content)).await;
         }
+    }
+
+    async fn discard(&mut self) {
+        self.with_mailbox(|mailbox| {
+            mailbox.discard();
+            Ok(())
+        })
+        .await;
     }
 
     /// Runs `work` on the blocking pool and remembers its trouble.
@@ -313,7 +321,7 @@ impl Clerk<'_> {
             self.with_mailbox(|mailbox| mailbox.commit()).await;
         }
         if self.trouble.is_some() {
-            self.with_mailbox(|mailbox| Ok(mailbox.discard())).await;
+            self.discard().await;
         }
         let trouble = self.trouble.take();
         let mut passed = Passed {

@@ -3,18 +3,18 @@
 //! Used by the bridge. It takes away what cannot work through it and adds what LMTP needs; all else stays.
 
 use super::Dialect;
-use crate::smtp::caller::reader::Heard;
+use crate::smtp::sender::PeerReply;
 
 /// The reply without STARTTLS, if that is to be hidden (RFC 3207 §4.2), and for LMTP with the limit of one
 /// recipient a transaction (RFC 9422).
-pub(super) fn shown(reply: &Heard, dialect: Dialect, hides_starttls: bool) -> Heard {
-    let mut lines: Vec<String> = Vec::with_capacity(reply.lines.len() + 1);
+pub(super) fn shown(reply: &PeerReply, dialect: Dialect, hides_starttls: bool) -> PeerReply {
+    let mut lines: Vec<&str> = Vec::new();
     let mut limits = String::from("LIMITS RCPTMAX=1");
-    for (number, line) in reply.lines.iter().enumerate() {
+    for (number, line) in reply.lines().enumerate() {
         let mut words = line.split_ascii_whitespace();
         let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
         if number == 0 {
-            lines.push(line.clone());
+            lines.push(line);
         } else if keyword == "STARTTLS" && (hides_starttls || dialect == Dialect::Lmtp) {
             // Hidden.
         } else if keyword == "LIMITS" && dialect == Dialect::Lmtp {
@@ -23,17 +23,16 @@ pub(super) fn shown(reply: &Heard, dialect: Dialect, hides_starttls: bool) -> He
                 limits.push_str(word);
             }
         } else {
-            lines.push(line.clone());
+            lines.push(line);
         }
     }
     if dialect == Dialect::Lmtp {
-        lines.push(limits);
+        lines.push(&limits);
     }
-    Heard { code: reply.code, lines }
+    PeerReply { code: reply.code, text: lines.join("\n") }
 }
 
 /// What a reply to HELO may hold: one line (RFC 5321 §4.1.1.1).
-pub(super) fn first_line(mut reply: Heard) -> Heard {
-    reply.lines.truncate(1);
-    reply
+pub(super) fn first_line(reply: &PeerReply) -> PeerReply {
+    PeerReply { code: reply.code, text: reply.lines().next().unwrap_or_default().to_owned() }
 }

@@ -16,7 +16,7 @@ mod lmtp;
 mod tests;
 mod words;
 
-use crate::smtp::caller::reader::{Heard, ReplyReader};
+use crate::smtp::sender::{PeerReply, ReplyReader};
 use content::ContentEnd;
 use lmtp::Translated;
 pub use words::{BridgeFault, Dialect, Output, Passed};
@@ -142,12 +142,13 @@ impl Bridge {
                 return Ok(());
             }
             State::Stopped => return Ok(()),
-            _ => self.replies.push(bytes),
+            _ => {}
         }
-        while let Some(reply) = self.replies.next_reply().map_err(BridgeFault::Target)? {
+        let mut rest = bytes;
+        while let Some(reply) = self.replies.read(&mut rest).map_err(BridgeFault::Target)? {
             self.heard(reply, out)?;
             if self.state == State::Opaque {
-                out.to_provider.append(&mut self.replies.take_rest());
+                out.to_provider.extend_from_slice(rest);
                 break;
             }
         }
@@ -318,7 +319,7 @@ impl Bridge {
         }
     }
 
-    fn heard(&mut self, reply: Heard, out: &mut Output) -> Result<(), BridgeFault> {
+    fn heard(&mut self, reply: PeerReply, out: &mut Output) -> Result<(), BridgeFault> {
         let is_positive = reply.class() == 2;
         let State::Asked(asked) = self.state.clone() else {
             return self.heard_unasked(&reply, out);
@@ -328,7 +329,7 @@ impl Bridge {
             Asked::Ehlo | Asked::Helo if is_positive => {
                 self.forget();
                 let shown = hello::shown(&reply, self.dialect, self.hides_starttls);
-                let shown = if asked == Asked::Helo { hello::first_line(shown) } else { shown };
+                let shown = if asked == Asked::Helo { hello::first_line(&shown) } else { shown };
                 out.to_provider.extend_from_slice(&shown.to_bytes());
                 return Ok(());
             }
@@ -353,7 +354,7 @@ impl Bridge {
     }
 
     /// A reply that no command called for: the greeting, 421, or a refusal before the content is over.
-    fn heard_unasked(&mut self, reply: &Heard, out: &mut Output) -> Result<(), BridgeFault> {
+    fn heard_unasked(&mut self, reply: &PeerReply, out: &mut Output) -> Result<(), BridgeFault> {
         match self.state {
             State::Greeting => self.state = State::Command,
             State::Content(_) | State::Chunk { .. } => {
@@ -369,9 +370,9 @@ impl Bridge {
         Ok(())
     }
 
-    fn message_answered(&mut self, reply: &Heard, out: &mut Output) {
+    fn message_answered(&mut self, reply: &PeerReply, out: &mut Output) {
         if let Some(mut message) = self.transaction.take() {
-            message.reply = reply.summary();
+            message.reply = reply.said().to_string();
             message.taken = reply.class() == 2;
             out.passed.push(message);
         }

@@ -2,7 +2,7 @@
 //! the bridge for them. Each runs whole and octet by octet.
 
 use super::*;
-use crate::smtp::caller::reader::ReplyFault;
+use crate::smtp::sender::Malformed;
 
 struct Stage {
     bridge: Bridge,
@@ -53,10 +53,15 @@ fn play_cut(bridge: Bridge, script: &str, step: usize) -> (Vec<Passed>, Option<B
         let outcome = match party {
             "P:" => stage.provider(bytes.as_bytes()),
             "T:" => stage.target(bytes.as_bytes()),
-            ">T" => Ok(expect(&mut stage.out.to_target, words, number)),
-            ">P" => Ok(expect(&mut stage.out.to_provider, words, number)),
-            "--" => Ok(stage.bridge.stop(&mut stage.out)),
-            other => panic!("{other}?"),
+            other => {
+                match other {
+                    ">T" => expect(&mut stage.out.to_target, words, number),
+                    ">P" => expect(&mut stage.out.to_provider, words, number),
+                    "--" => stage.bridge.stop(&mut stage.out),
+                    _ => panic!("{other}?"),
+                }
+                Ok(())
+            }
         };
         fault = fault.or(outcome.err());
     }
@@ -305,7 +310,7 @@ fn noise_and_lines_without_end_are_faults() {
     let mut out = Output::default();
     let mut bridge = Bridge::new(Dialect::Smtp, true);
     let fault = bridge.target_bytes(b"hello\r\n", &mut out);
-    assert_eq!(fault, Err(BridgeFault::Target(ReplyFault::Form)));
+    assert_eq!(fault, Err(BridgeFault::Target(Malformed::Syntax)));
     let mut bridge = Bridge::new(Dialect::Smtp, true);
     bridge.target_bytes(b"220 x\r\n", &mut out).expect("a greeting");
     let fault = bridge.provider_bytes(&[b'x'; LINE_BYTES_MAX + 1], &mut out);

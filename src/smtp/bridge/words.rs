@@ -1,6 +1,6 @@
 //! The bridge's words: what goes in, what comes out, and how it fails.
 
-use crate::smtp::caller::reader::ReplyFault;
+use crate::smtp::sender::Malformed;
 
 /// What the target speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum BridgeFault {
     /// The provider sends a line without end.
     EndlessLine,
     /// What the target sends is no reply.
-    Target(ReplyFault),
+    Target(Malformed),
     /// The target answered 2yz or 3yz before the content was over: the two disagree where it ends.
     OutOfStep,
 }

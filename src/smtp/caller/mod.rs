@@ -7,7 +7,6 @@
 //! Keeps RFC 2645 §5.1 to §5.3 (the customer's part), RFC 3207 §4 (STARTTLS) and RFC 4954 §4 (AUTH).
 
 mod offers;
-pub mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +16,8 @@ use zeroize::Zeroizing;
 
 use crate::mail::{Domain, Seconds, TlsFacts};
 use crate::smtp::sasl::client::{Exchange, Keys, LoginFault, choose};
+use crate::smtp::sender::{Malformed, PeerReply, ReplyReader};
 pub use offers::Offers;
-use reader::{Heard, ReplyFault, ReplyReader};
 
 /// An AUTH line longer than this carries no initial response (RFC 4954 §4 with RFC 5321 §4.5.3.1.4).
 const COMMAND_BYTES_MAX: usize = 510;
@@ -99,9 +98,9 @@ impl std::fmt::Display for Stage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// 453: nothing is waiting.
-    NoMail(Heard),
+    NoMail(PeerReply),
     /// The provider said no.
-    Refused(Stage, Heard),
+    Refused(Stage, PeerReply),
     /// STARTTLS was ordered and is not offered.
     NoStartTls,
     /// No mechanism that both sides have and the orders allow; these are offered.
@@ -111,7 +110,7 @@ pub enum Ending {
     /// The login could not be carried through.
     Login(LoginFault),
     /// What came is no reply.
-    Garbled(Stage, ReplyFault),
+    Garbled(Stage, Malformed),
     /// The connection ended too early.
     Lost(Stage),
     /// No reply in time.
@@ -123,6 +122,7 @@ pub enum Ending {
 /// What comes next.
 #[derive(Debug)]
 #[must_use = "a dropped step drops the call"]
+#[expect(clippy::large_enum_variant, reason = "one step exists at a time, and nothing keeps it")]
 pub enum Step {
     /// Go on.
     Stay(Caller),
@@ -141,6 +141,8 @@ pub enum Step {
 pub struct Caller {
     orders: Orders,
     reader: ReplyReader,
+    /// Bytes behind the last reply.
+    unread: Vec<u8>,
     phase: Phase,
 }
 
@@ -183,7 +185,7 @@ impl Upgrade {
 #[derive(Debug)]
 pub struct Ready {
     orders: Orders,
-    reader: ReplyReader,
+    unread: Vec<u8>,
     /// What the provider offers.
     pub offers: Offers,
     /// How we logged in.
@@ -198,14 +200,14 @@ impl Ready {
         let line =
             if names.is_empty() { "ATRN".into() } else { format!("ATRN {}", names.join(",")) };
         push_line(out, &line);
-        Caller { orders: self.orders, reader: self.reader, phase: Phase::Turn }
+        Caller { unread: self.unread, ..Caller::at(self.orders, Phase::Turn) }
     }
 
     /// Sends QUIT instead.
     #[must_use]
     pub fn leave(self, out: &mut Vec<u8>) -> Caller {
         push_line(out, "QUIT");
-        Caller { orders: self.orders, reader: self.reader, phase: Phase::Leaving(Ending::Left) }
+        Caller { unread: self.unread, ..Caller::at(self.orders, Phase::Leaving(Ending::Left)) }
     }
 }
 
@@ -213,7 +215,7 @@ impl Ready {
 #[derive(Debug)]
 pub struct Turned {
     /// Its reply to ATRN.
-    pub reply: Heard,
+    pub reply: PeerReply,
     /// What it sent behind the reply without waiting for our greeting; the first bytes for the target.
     pub early: Vec<u8>,
 }
@@ -226,7 +228,7 @@ impl Caller {
     }
 
     fn at(orders: Orders, phase: Phase) -> Self {
-        Self { orders, reader: ReplyReader::default(), phase }
+        Self { orders, reader: ReplyReader::default(), unread: Vec::new(), phase }
     }
 
     /// How long to wait for the next bytes before [`Input::Expired`].
@@ -242,13 +244,17 @@ impl Caller {
     /// Takes what happened; appends to `out` what must be sent before anything else is read.
     pub fn advance(mut self, input: Input<'_>, out: &mut Vec<u8>) -> Step {
         match input {
-            Input::Bytes(bytes) => self.reader.push(bytes),
+            Input::Bytes(bytes) => self.unread.extend_from_slice(bytes),
             Input::Expired => return self.cut(Ending::Silent),
             Input::Ended => return self.cut(Ending::Lost),
         }
         loop {
             let stage = self.stage();
-            match self.reader.next_reply() {
+            let mut rest = self.unread.as_slice();
+            let outcome = self.reader.read(&mut rest);
+            let used = self.unread.len() - rest.len();
+            self.unread.drain(..used);
+            match outcome {
                 Ok(None) => return Step::Stay(self),
                 Err(fault) => return self.cut(|_| Ending::Garbled(stage, fault)),
                 Ok(Some(reply)) => match self.heard(reply, out) {
@@ -284,7 +290,7 @@ impl Caller {
     }
 
     /// A refusal; after 421 the provider closes by itself (RFC 5321 §3.8).
-    fn refused(self, reply: Heard, out: &mut Vec<u8>) -> Step {
+    fn refused(self, reply: PeerReply, out: &mut Vec<u8>) -> Step {
         let stage = self.stage();
         if reply.code == 421 {
             return Step::Over(Ending::Refused(stage, reply));
@@ -296,7 +302,7 @@ impl Caller {
         push_line(out, &format!("EHLO {}", self.orders.hello));
     }
 
-    fn heard(mut self, reply: Heard, out: &mut Vec<u8>) -> Step {
+    fn heard(mut self, reply: PeerReply, out: &mut Vec<u8>) -> Step {
         match std::mem::replace(&mut self.phase, Phase::Turn) {
             Phase::Greeting { tls } => {
                 self.phase = Phase::Greeting { tls: None };
@@ -316,7 +322,7 @@ impl Caller {
                 if reply.code != 220 {
                     return self.refused(reply, out);
                 }
-                if !self.reader.is_empty() {
+                if !self.unread.is_empty() {
                     return Step::Over(Ending::Injected);
                 }
                 Step::Upgrade(Upgrade { orders: self.orders })
@@ -329,7 +335,7 @@ impl Caller {
         }
     }
 
-    fn heard_hello(mut self, reply: &Heard, tls: Option<TlsFacts>, out: &mut Vec<u8>) -> Step {
+    fn heard_hello(mut self, reply: &PeerReply, tls: Option<TlsFacts>, out: &mut Vec<u8>) -> Step {
         if reply.class() != 2 {
             return self.refused(reply.clone(), out);
         }
@@ -371,15 +377,15 @@ impl Caller {
         Step::Stay(self)
     }
 
-    fn heard_login(mut self, reply: Heard, login: Login, out: &mut Vec<u8>) -> Step {
+    fn heard_login(mut self, reply: PeerReply, login: Login, out: &mut Vec<u8>) -> Step {
         let Login { mut exchange, offers, mechanism, first } = login;
         if reply.code == 235 {
             if !exchange.is_satisfied() {
                 // Logged in or not, this may not be our provider: no mail is taken from it.
                 return self.leave(Ending::Login(LoginFault::Unproven), out);
             }
-            let Self { orders, reader, .. } = self;
-            return Step::Ready(Ready { orders, reader, offers, mechanism });
+            let Self { orders, unread, .. } = self;
+            return Step::Ready(Ready { orders, unread, offers, mechanism });
         }
         if reply.code != 334 {
             self.phase = Phase::Login { exchange, offers, mechanism, first };
@@ -388,7 +394,7 @@ impl Caller {
         let answer = match first {
             Some(message) => Ok(message),
             None => BASE64
-                .decode(reply.lines.first().map_or("", |line| line.trim()))
+                .decode(reply.lines().next().unwrap_or_default().trim())
                 .map_err(|_| LoginFault::Garbled)
                 .and_then(|challenge| exchange.respond(&challenge)),
         };
@@ -406,9 +412,9 @@ impl Caller {
         }
     }
 
-    fn heard_turn(mut self, reply: Heard, out: &mut Vec<u8>) -> Step {
+    fn heard_turn(self, reply: PeerReply, out: &mut Vec<u8>) -> Step {
         match reply.code {
-            250 => Step::Turned(Turned { reply, early: self.reader.take_rest() }),
+            250 => Step::Turned(Turned { reply, early: self.unread }),
             453 => self.leave(Ending::NoMail(reply), out),
             _ => self.refused(reply, out),
         }

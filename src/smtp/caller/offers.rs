@@ -2,7 +2,7 @@
 //!
 //! Read by the caller before and after TLS; what was said before is forgotten. It judges nothing.
 
-use super::reader::Heard;
+use crate::smtp::sender::PeerReply;
 
 /// The keywords that matter to a customer, and all lines for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,10 +22,10 @@ pub struct Offers {
 impl Offers {
     /// Reads a reply to EHLO.
     #[must_use]
-    pub fn read(reply: &Heard) -> Self {
+    pub fn read(reply: &PeerReply) -> Self {
         let mut offers = Self::default();
-        let mut lines = reply.lines.iter();
-        offers.greeting = lines.next().cloned().unwrap_or_default();
+        let mut lines = reply.lines();
+        offers.greeting = lines.next().unwrap_or_default().to_owned();
         for line in lines {
             let upper = line.trim().to_ascii_uppercase();
             // "AUTH=LOGIN PLAIN" is the form of drafts before RFC 2554, still seen.

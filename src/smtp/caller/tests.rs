@@ -123,14 +123,14 @@ fn bytes_behind_the_250_are_the_providers_first_command() {
 fn every_refusal_of_the_turn_is_told_apart() {
     for code in [450, 451, 502, 530, 454, 554] {
         let script = format!("{LOGIN}\nC: ATRN\nP: {code} no\nC: QUIT\nP: 221 bye");
-        let heard = Heard { code, lines: vec!["no".into()] };
+        let heard = PeerReply { code, text: "no".into() };
         assert_eq!(play_all(clear, &script), Err(Ending::Refused(Stage::Turn, heard)));
     }
     let script = format!("{LOGIN}\nC: ATRN\nP: 453 no mail\nC: QUIT\n-- cut --");
-    let heard = Heard { code: 453, lines: vec!["no mail".into()] };
+    let heard = PeerReply { code: 453, text: "no mail".into() };
     assert_eq!(play_all(clear, &script), Err(Ending::NoMail(heard)));
     let script = format!("{LOGIN}\nC: ATRN\nP: 421 closing");
-    let heard = Heard { code: 421, lines: vec!["closing".into()] };
+    let heard = PeerReply { code: 421, text: "closing".into() };
     assert_eq!(play_all(clear, &script), Err(Ending::Refused(Stage::Turn, heard)));
 }
 
@@ -200,7 +200,7 @@ fn a_refused_login_is_not_tried_with_a_weaker_mechanism() {
         P: 535 5.7.8 no
         C: QUIT
         P: 221 bye";
-    let heard = Heard { code: 535, lines: vec!["5.7.8 no".into()] };
+    let heard = PeerReply { code: 535, text: "5.7.8 no".into() };
     let outcome = play_all(|| orders(Encryption::Implicit), script);
     assert_eq!(outcome, Err(Ending::Refused(Stage::Login, heard)));
 }
@@ -275,11 +275,11 @@ fn silence_loss_and_noise_are_named_with_their_place() {
     assert_eq!(play_all(clear, "-- cut --"), Err(Ending::Lost(Stage::Greeting)));
     assert_eq!(play_all(clear, "-- silence --"), Err(Ending::Silent(Stage::Greeting)));
     let noise = play(clear(), "P: SSH-2.0-OpenSSH_9.2", usize::MAX);
-    assert_eq!(noise, Err(Ending::Garbled(Stage::Greeting, ReplyFault::Form)));
+    assert_eq!(noise, Err(Ending::Garbled(Stage::Greeting, Malformed::Syntax)));
     let script = format!("{LOGIN}\nC: ATRN\n-- silence --");
     assert_eq!(play_all(clear, &script), Err(Ending::Silent(Stage::Turn)));
     let script = "P: 554 no service\nC: QUIT\nP: 221 bye";
-    let heard = Heard { code: 554, lines: vec!["no service".into()] };
+    let heard = PeerReply { code: 554, text: "no service".into() };
     assert_eq!(play_all(clear, script), Err(Ending::Refused(Stage::Greeting, heard)));
 }
 
@@ -288,7 +288,7 @@ fn the_reply_to_the_turn_may_take_ten_minutes_at_least() {
     let mut said = Vec::new();
     let ready = Ready {
         orders: clear(),
-        reader: ReplyReader::default(),
+        unread: Vec::new(),
         offers: Offers::default(),
         mechanism: "PLAIN",
     };

@@ -30,6 +30,32 @@ impl PeerReply {
         self.code / 100
     }
 
+    /// The text of each line; at least one, which may be empty.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.text.split('\n')
+    }
+
+    /// The enhanced code at the head of the text, if there is one: `4.7.0` (RFC 2034 §4).
+    #[must_use]
+    pub fn enhanced(&self) -> Option<&str> {
+        let word = self.text.split([' ', '\n']).next()?;
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let fits = word.split('.').count() == 3 && word.split('.').all(is_number);
+        fits.then_some(word)
+    }
+
+    /// The octets that carry this reply.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut wire = String::new();
+        let mut lines = self.lines().peekable();
+        while let Some(line) = lines.next() {
+            let mark = if lines.peek().is_some() { '-' } else { ' ' };
+            wire.push_str(&format!("{}{mark}{line}\r\n", self.code));
+        }
+        wire.into_bytes()
+    }
+
     /// Code and text as one clean line.
     #[must_use]
     pub fn said(&self) -> ReplyText {
@@ -225,6 +251,25 @@ mod tests {
         assert_eq!(all(&just_right, 5).expect("sound").len(), 1);
         let line = [b"220 ".to_vec(), vec![b'A'; REPLY_BYTES_MAX]].concat();
         assert_eq!(all(&line, 1000), Err(Malformed::Endless));
+    }
+
+    #[test]
+    fn enhanced_codes_are_found_only_where_they_are() {
+        let reply = |text: &str| PeerReply { code: 450, text: text.into() };
+        assert_eq!(reply("4.7.1 no").enhanced(), Some("4.7.1"));
+        assert_eq!(reply("4.7.1\nno").enhanced(), Some("4.7.1"));
+        for text in ["4.7 no", "4.7.1.2 no", "a.b.c", "", "4..1"] {
+            assert_eq!(reply(text).enhanced(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reply_goes_on_as_it_came() {
+        for wire in ["250 \r\n", "250-a\r\n250-\r\n250 c\r\n"] {
+            let mut reader = ReplyReader::default();
+            let reply = reader.read(&mut wire.as_bytes()).expect("sound").expect("whole");
+            assert_eq!(reply.to_bytes(), wire.as_bytes());
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
 use zeroize::Zeroizing;
 
-use super::LoginFault;
+use super::{LoginFault, prepared};
 use crate::mail::Secret;
 
 pub(super) struct Cram {
@@ -20,7 +20,12 @@ impl Cram {
         if login.contains(['\0', '\r', '\n']) {
             return Err(LoginFault::Unpreparable);
         }
-        Ok(Self { login: login.to_owned(), secret: secret.clone(), answered: false })
+        // RFC 2195 knows no preparation; where the password has one, servers that keep a prepared form expect it.
+        let secret = match prepared(secret) {
+            Ok(prepared) => Secret::from(prepared.as_str()),
+            Err(_) => secret.clone(),
+        };
+        Ok(Self { login: login.to_owned(), secret, answered: false })
     }
 
     pub(super) fn respond(&mut self, challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, LoginFault> {
