@@ -5,10 +5,13 @@
 pub mod clock;
 pub mod control;
 pub mod deliver;
+pub mod descriptors;
 pub mod dial;
 pub mod http;
 pub mod listen;
+pub mod manager;
 pub mod patience;
+pub mod proxy;
 pub mod serve;
 pub mod stop;
 pub mod tls;
