@@ -57,9 +57,17 @@ fn a1_a_bare_line_feed_ends_nothing() {
 #[test]
 fn a2_no_mixture_of_cr_and_lf_ends_anything_but_the_one() {
     let arena = Arena::new();
-    for end in
-        ["\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r.\n", "\r\n.\r", "\n.\r", "\n\n.\r\n", "\n.\n"]
-    {
+    for end in [
+        "\n.\r\n",
+        "\r\n.\n",
+        "\r.\r",
+        "\r.\r\n",
+        "\r.\n",
+        "\r\n.\r",
+        "\n.\r",
+        "\n\n.\r\n",
+        "\n.\n",
+    ] {
         let content = format!("body{end}{SMUGGLED}");
         // All of these hold a bare CR or LF: refused, after the true end was read.
         assert_eq!(one_verdict(&arena, content.as_bytes()), None, "{end:?}");
@@ -133,9 +141,8 @@ fn a7_announced_octets_are_swallowed_and_sizes_are_numbers() {
         // Nobody knows how many octets follow: closed is as good as in step.
         if peer.try_say("NOOP\r\n").is_ok() {
             let reply = peer.reply();
-            let is_fine = reply.is_none_or(|lines| {
-                lines[0].starts_with("250") || lines[0].starts_with("421")
-            });
+            let is_fine = reply
+                .is_none_or(|lines| lines[0].starts_with("250") || lines[0].starts_with("421"));
             assert!(is_fine, "{size:?}");
         }
     }

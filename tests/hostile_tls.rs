@@ -309,7 +309,8 @@ fn a_session_ends_with_close_notify() {
 fn scram_plus_is_offered_where_a_binding_exists() {
     let arena = Arena::new();
     let address = arena.open(Door::Odmr, true);
-    for (version, has_binding) in [(&rustls::version::TLS13, true), (&rustls::version::TLS12, false)]
+    for (version, has_binding) in
+        [(&rustls::version::TLS13, true), (&rustls::version::TLS12, false)]
     {
         let client = arena.authority.client_of(None, &[version]);
         let mut peer = Peer::connect(address).secure(&client, HOST).expect("a handshake");

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 pub mod peer;
+pub mod scram;
 pub mod tls;
 
 use std::net::SocketAddr;
