@@ -22,11 +22,12 @@ use super::control::server::Attendant;
 use super::{logging, pages};
 use crate::net::clock::RealWorld;
 use crate::net::control::Control;
-use crate::net::http;
 use crate::net::listen::{Bound, Place, bind_address};
+use crate::net::manager::{self, Adopted};
 use crate::net::serve::Host;
 use crate::net::stop::Stop;
 use crate::net::tls::{MinimumVersion, ServerFiles, ServerTls};
+use crate::net::{descriptors, http};
 use crate::provider::Office;
 use crate::provider::board::Listener;
 use crate::provider::ledger::TARGET;
@@ -42,24 +43,39 @@ const FAREWELL: Duration = Duration::from_secs(30);
 /// # Errors
 /// What could not be started, and what to do about it.
 pub fn serve(config: &Config) -> Result<(), Refused> {
+    let limit = descriptors::raise_limit();
+    // Before there are other threads, see there.
+    let adopted = Adopted::from_manager()
+        .map_err(|error| Refused::new(format!("sockets of the service manager: {error}"), ""))?;
+    log::debug!("descriptors: {limit:?}");
     task::block_on(async {
         let (store, directory) = open_store(config)?;
         let world = Arc::new(RealWorld::default());
         let office = Arc::new(Office::new(store, directory, world, config.policy()));
-        let outcome = run(config, &office).await;
+        let outcome = run(config, &office, adopted).await;
         let closed = office.store.close().await.map_err(Refused::from);
         outcome.and(closed)
     })
 }
 
-async fn run(config: &Config, office: &Arc<Office>) -> Result<(), Refused> {
+async fn run(config: &Config, office: &Arc<Office>, mut adopted: Adopted) -> Result<(), Refused> {
     let tls = certificate(config)?;
     let bound = places(config)
         .into_iter()
-        .map(|place| Bound::bind(place).map_err(|error| cannot_listen(&error)))
+        .map(|place| match adopted.take(place.address) {
+            Some(listener) => Ok(Bound::over(place, listener)),
+            None => Bound::bind(place).map_err(|error| cannot_listen(&error)),
+        })
         .collect::<Result<Vec<_>, _>>()?;
-    let sites = config.listen.http.iter().map(|address| bind_address(*address));
+    let sites = config.listen.http.iter().map(|address| match adopted.take(*address) {
+        Some(listener) => Ok(listener.into()),
+        None => bind_address(*address),
+    });
     let sites = sites.collect::<Result<Vec<_>, _>>().map_err(|error| cannot_listen(&error))?;
+    if let Some(address) = adopted.left().next() {
+        let what = format!("the service manager handed over {address}, and no listener is there");
+        return Err(Refused::new(what, "name the address in [listen], or remove it from the unit"));
+    }
     let socket = config.control_socket();
     let control = Control::bind(&socket).await.map_err(|error| {
         Refused::new(format!("control socket {}: {error}", socket.display()), "")
@@ -86,8 +102,10 @@ async fn run(config: &Config, office: &Arc<Office>) -> Result<(), Refused> {
         log::info!(target: TARGET, listener = name, address = address; "listening");
     }
     log::info!(target: TARGET, version = env!("CARGO_PKG_VERSION"); "started");
+    manager::ready();
 
     obey(signals, config, office, tls.as_deref()).await;
+    manager::stopping();
     giver.give();
     drop((host, alive));
     // The receiver ends when the last session has dropped its sender.

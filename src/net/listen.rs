@@ -1,7 +1,8 @@
 //! The listeners: bound sockets, and a task for every connection they accept.
 //!
-//! Started by the program. It counts sessions against the limits, survives a shortage of descriptors without
-//! spinning, and hands reversed wires on to the drain.
+//! Started by the program. It counts sessions against the limits, keeps strangers from the ODMR door where the operator
+//! lists networks, believes load balancers of ours, survives a shortage of descriptors without spinning, and hands
+//! reversed wires on to the drain.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,9 +15,12 @@ use futures::future::{Either, select};
 use futures::io::AsyncWriteExt;
 
 use super::deliver::deliver;
+use super::descriptors::sessions_that_fit;
 use super::dial::keep_alive;
-use super::serve::{Host, converse, secure};
+use super::proxy;
+use super::serve::{Host, converse, in_time, secure};
 use super::wire::Wire;
+use crate::provider::Policy;
 use crate::provider::board::Listener;
 use crate::smtp::{Door, Refusal};
 
@@ -24,6 +28,8 @@ use crate::smtp::{Door, Refusal};
 const BACKLOG: i32 = 1024;
 /// Pause after a failed accept, which otherwise would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a load balancer may take to say who is behind it.
+const PROXY_SECONDS_MAX: u64 = 10;
 
 /// What a listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +83,12 @@ impl Bound {
         Ok(Self { place, listener })
     }
 
+    /// Takes a socket that the service manager bound.
+    #[must_use]
+    pub fn over(place: Place, listener: std::net::TcpListener) -> Self {
+        Self { place, listener: listener.into() }
+    }
+
     /// Where it really is bound: the port, if zero was asked for.
     ///
     /// # Errors
@@ -89,6 +101,8 @@ impl Bound {
     /// Accepts until the order to stop. Every task holds a clone of `alive`: when the last is gone, all
     /// sessions have ended.
     pub async fn accept(self, host: Arc<Host>, alive: mpsc::Sender<()>) {
+        let fit = sessions_that_fit();
+        let mut is_failing = false;
         loop {
             let stop = Box::pin(host.stop.given());
             let accepted = match select(Box::pin(self.listener.accept()), stop).await {
@@ -97,16 +111,23 @@ impl Bound {
             };
             match accepted {
                 Ok((stream, peer)) => {
+                    is_failing = false;
+                    let caller = Caller { stream, peer, place: self.place.clone(), fit };
                     let (host, alive) = (host.clone(), alive.clone());
-                    let (door, implicit_tls) = (self.place.door, self.place.implicit_tls);
                     async_std::task::spawn(async move {
-                        welcome(stream, peer, door, implicit_tls, &host).await;
+                        let peer = caller.peer;
+                        if let Err(error) = caller.serve(&host).await {
+                            log::debug!("{peer}: the connection ended: {error}");
+                        }
                         drop(alive);
                     });
                 }
                 Err(error) => {
-                    let (name, error) = (self.place.name, error.to_string());
-                    log::warn!(target: "restante", listener = name, error = error; "accept-failed");
+                    // Said once, not with every try while it lasts.
+                    if !std::mem::replace(&mut is_failing, true) {
+                        let (name, error) = (self.place.name, error.to_string());
+                        log::warn!(target: "restante", listener = name, error = error; "accept-failed");
+                    }
                     host.office.world.wait(ACCEPT_PAUSE).await;
                 }
             }
@@ -114,37 +135,60 @@ impl Bound {
     }
 }
 
-/// One connection: a place within the limits, TLS if it comes first, the talk, and the drain if the roles reverse.
-async fn welcome(
-    mut stream: TcpStream,
+/// A connection that was accepted and is not looked at yet.
+struct Caller {
+    stream: TcpStream,
     peer: SocketAddr,
-    door: Door,
-    implicit_tls: bool,
-    host: &Host,
-) {
-    let policy = host.office.policy();
-    let (all, each) = (policy.sessions_max, policy.sessions_per_address);
-    let Some(place) = host.office.board.enter(door, peer.ip(), all, each) else {
-        if !implicit_tls {
-            let full = Refusal::TooManySessions.reply().to_bytes();
-            // One try, on a fresh socket whose buffer is empty; the peer is not waited for.
-            let _ = select(Box::pin(stream.write_all(&full)), host.office.world.wait(ACCEPT_PAUSE))
-                .await;
+    place: Place,
+    /// How many sessions the process has descriptors for.
+    fit: usize,
+}
+
+impl Caller {
+    /// One connection: who it is, a place within the limits, TLS if it comes first, the talk, and the drain if the
+    /// roles reverse.
+    async fn serve(mut self, host: &Host) -> io::Result<()> {
+        let policy = host.office.policy();
+        self.unmask(&policy, host).await?;
+        let Place { door, implicit_tls, .. } = self.place;
+        if !policy.admits(door, self.peer.ip()) {
+            self.refuse(Refusal::NotAdmitted, host).await;
+            return Ok(());
         }
-        return;
-    };
-    keep_alive(&stream);
-    let wire = Wire { stream: Box::new(stream), peer, tls: None };
-    let talk = async {
+        let (all, each) = (policy.sessions_max.min(self.fit), policy.sessions_per_address);
+        let Some(seat) = host.office.board.enter(door, self.peer.ip(), all, each) else {
+            self.refuse(Refusal::TooManySessions, host).await;
+            return Ok(());
+        };
+        keep_alive(&self.stream);
+        let wire = Wire { stream: Box::new(self.stream), peer: self.peer, tls: None };
         let wire = if implicit_tls { secure(wire, host).await? } else { wire };
-        converse(wire, door, host).await
-    };
-    match talk.await {
-        Ok(None) => {}
-        Ok(Some(reversed)) => {
-            drop(place);
+        if let Some(reversed) = converse(wire, door, host).await? {
+            drop(seat);
             deliver(reversed, &host.office, &host.stop).await;
         }
-        Err(error) => log::debug!("{peer}: the connection ended: {error}"),
+        Ok(())
+    }
+
+    /// Behind a load balancer of ours the client is who the balancer says it is.
+    async fn unmask(&mut self, policy: &Policy, host: &Host) -> io::Result<()> {
+        if policy.is_balancer(self.peer.ip()) {
+            let said = proxy::client(&mut self.stream);
+            if let Some(client) = in_time(host, PROXY_SECONDS_MAX, said).await? {
+                self.peer = client;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says no, unless TLS would have to come first, and closes.
+    async fn refuse(&mut self, refusal: Refusal, host: &Host) {
+        if self.place.implicit_tls {
+            return;
+        }
+        let words = refusal.reply().to_bytes();
+        // One try, on a fresh socket whose buffer is empty; the peer is not waited for.
+        let work = Box::pin(self.stream.write_all(&words));
+        let _ = select(work, host.office.world.wait(ACCEPT_PAUSE)).await;
     }
 }

@@ -5,11 +5,14 @@
 pub mod clock;
 pub mod control;
 pub mod deliver;
+pub mod descriptors;
 pub mod dial;
 pub mod http;
 pub mod listen;
+pub mod manager;
 pub mod patience;
 pub mod pipe;
+pub mod proxy;
 pub mod serve;
 mod socket;
 pub mod stop;

@@ -29,6 +29,12 @@ const LINGER_BYTES_MAX: usize = 1 << 20;
 /// Replies are gathered up to this many octets before they are written without need.
 const GATHER_BYTES_MAX: usize = 16 << 10;
 
+/// Content has to come at this pace, once the grace is used up: a peer that sends an octet now and then holds a
+/// place, a body and a descriptor for nothing. Only time that we waited for the peer counts.
+const CONTENT_BYTES_PER_SECOND: u32 = 500;
+/// Waiting that is free of charge in each content.
+const CONTENT_GRACE: Duration = Duration::from_secs(180);
+
 /// What all connections of a provider share.
 #[derive(Clone)]
 pub struct Host {
@@ -48,7 +54,8 @@ pub async fn converse(wire: Wire, door: Door, host: &Host) -> io::Result<Option<
     let desk = Desk::new(host.office.clone(), wire.peer, wire.tls.clone());
     let (gathered, buffer) = (Vec::new(), vec![0; *READ_BYTES.start()]);
     let round = (0, host.office.world.monotonic());
-    let talk = Talk { host, wire, desk, gathered, buffer, told: false, round };
+    let talk =
+        Talk { host, wire, desk, gathered, buffer, told: false, round, pace: Pace::default() };
     talk.run(door).await
 }
 
@@ -64,7 +71,7 @@ pub async fn secure(wire: Wire, host: &Host) -> io::Result<Wire> {
 }
 
 /// Runs `work`, but not for longer than this.
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     host: &Host,
     seconds: u64,
     work: impl Future<Output = io::Result<T>>,
@@ -87,6 +94,24 @@ struct Talk<'a> {
     told: bool,
     /// The session's round, and when it began: the clock of its patience.
     round: (u64, Duration),
+    /// The pace of the content that is coming in.
+    pace: Pace,
+}
+
+/// How fast content comes.
+#[derive(Clone, Copy, Default)]
+struct Pace {
+    waited: Duration,
+    octets: u64,
+}
+
+impl Pace {
+    /// How long the peer may make us wait now.
+    fn left(self) -> Duration {
+        let earned =
+            Duration::from_millis(self.octets.saturating_mul(1000)) / CONTENT_BYTES_PER_SECOND;
+        CONTENT_GRACE.saturating_add(earned).saturating_sub(self.waited)
+    }
 }
 
 impl Talk<'_> {
@@ -149,7 +174,11 @@ impl Talk<'_> {
     /// Waits for the next input: bytes, the end, too long a silence, or the order to stop.
     async fn listen(&mut self, session: Session, actions: &mut Vec<Action>) -> io::Result<Step> {
         self.flush().await?;
+        if !session.is_taking_content() {
+            self.pace = Pace::default();
+        }
         let limit = self.limit(&session);
+        let began = self.host.office.world.monotonic();
         let read = self.wire.stream.read(&mut self.buffer);
         let (told, order) = (self.told, self.host.stop.clone());
         let stop = async move {
@@ -162,6 +191,9 @@ impl Talk<'_> {
         let step = match outcome {
             Either::Left((Ok(0) | Err(_), _)) => session.advance(Input::Ended, actions),
             Either::Left((Ok(count), _)) => {
+                let waited = self.host.office.world.monotonic().saturating_sub(began);
+                self.pace.waited = self.pace.waited.saturating_add(waited);
+                self.pace.octets = self.pace.octets.saturating_add(count as u64);
                 let step = session.advance(Input::Bytes(&self.buffer[..count]), actions);
                 self.fit_buffer(count);
                 step
@@ -185,7 +217,11 @@ impl Talk<'_> {
         if self.round.0 != session.round() {
             self.round = (session.round(), now);
         }
-        world.wait((self.round.1 + Duration::from(patience)).saturating_sub(now))
+        let mut left = (self.round.1 + Duration::from(patience)).saturating_sub(now);
+        if session.is_taking_content() {
+            left = left.min(self.pace.left());
+        }
+        world.wait(left)
     }
 
     /// Reads that fill the buffer make it grow, small ones let it shrink again.

@@ -10,6 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::mail::{ClientProfile, CustomerName, Fact, QueueId, Timestamp};
 use crate::smtp::Door;
 
+/// From so many places on, some are kept for customers.
+const MANY: usize = 1000;
+
 /// One bound listener.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Listener {
@@ -101,7 +104,8 @@ impl Board {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a session, if the limits leave one.
+    /// Takes a place for a session, if the limits leave one. Of many places some are kept from the MX door, so that
+    /// a flood of mail leaves customers a way in.
     #[must_use]
     pub fn enter(
         &self,
@@ -114,7 +118,8 @@ impl Board {
         let mut state = self.state();
         let all = state.sessions.mx + state.sessions.odmr + state.sessions.drains;
         let here = state.addresses.get(&address).copied().unwrap_or_default();
-        if all >= sessions_max as u64 || here >= per_address {
+        let kept = if door == Door::Mx && sessions_max >= MANY { sessions_max / 16 } else { 0 };
+        if all >= (sessions_max - kept) as u64 || here >= per_address {
             return None;
         }
         *state.addresses.entry(address).or_default() += 1;
@@ -272,5 +277,18 @@ mod tests {
         drop((first, second));
         assert_eq!(board.sessions(), Sessions::default());
         assert!(board.enter(Door::Mx, same_line, 2, 1).is_some());
+    }
+
+    #[test]
+    fn a_flood_of_mail_leaves_customers_a_way_in() {
+        let board = Board::default();
+        let peer: IpAddr = "192.0.2.1".parse().expect("valid");
+        let enter = |door| board.enter(door, peer, MANY, usize::MAX);
+        let mut mail: Vec<Place<'_>> = Vec::new();
+        while let Some(place) = enter(Door::Mx) {
+            mail.push(place);
+        }
+        assert_eq!(mail.len(), MANY - MANY / 16);
+        assert!(enter(Door::Odmr).is_some());
     }
 }

@@ -1,8 +1,9 @@
 //! What the operator decided; the effective values of the configuration as the provider uses them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::mail::{ClientProfile, Customer, Domain, Durations, RejectPolicy, Seconds};
+use crate::mail::{ClientProfile, Customer, Domain, Durations, Network, RejectPolicy, Seconds};
 use crate::smtp::{Door, Terms};
 
 /// The provider's rules. Replaced as a whole when the configuration is loaded again.
@@ -41,6 +42,10 @@ pub struct Policy {
     pub sessions_max: usize,
     /// Sessions from one address.
     pub sessions_per_address: usize,
+    /// Networks that may come to the ODMR door; empty: any.
+    pub odmr_from: Vec<Network>,
+    /// Load balancers that say who the client behind them is; nobody else is believed.
+    pub proxy_from: Vec<Network>,
 }
 
 impl Policy {
@@ -64,6 +69,8 @@ impl Policy {
             window: Window::default(),
             sessions_max: 10_000,
             sessions_per_address: 20,
+            odmr_from: Vec::new(),
+            proxy_from: Vec::new(),
         }
     }
 
@@ -82,6 +89,19 @@ impl Policy {
             auth_failures_max: self.auth_failures_max,
             errors_max: 20,
         }
+    }
+
+    /// Whether this address may come to this door.
+    #[must_use]
+    pub fn admits(&self, door: Door, peer: IpAddr) -> bool {
+        let is_listed = self.odmr_from.iter().any(|network| network.contains(peer));
+        door != Door::Odmr || self.odmr_from.is_empty() || is_listed
+    }
+
+    /// Whether this address is a load balancer of ours.
+    #[must_use]
+    pub fn is_balancer(&self, peer: IpAddr) -> bool {
+        self.proxy_from.iter().any(|network| network.contains(peer))
     }
 
     /// The rules of one customer's drains: its own settings over ours.

@@ -67,6 +67,8 @@ refusals! {
     ShuttingDown => 421 (4 . 3 . 2) "Shutting down, try again soon",
     /// No place for another session.
     TooManySessions => 421 (4 . 3 . 2) "Too many connections, try again later",
+    /// The operator lists the networks that may come here (RFC 5321 §3.1).
+    NotAdmitted => 554 (5 . 7 . 1) "No service for your address",
 
     // Transactions.
     /// Not an address.

@@ -121,6 +121,12 @@ impl Session {
         }
     }
 
+    /// Whether content is what the session waits for: it has to come at some pace.
+    #[must_use]
+    pub fn is_taking_content(&self) -> bool {
+        matches!(self.phase, Phase::Data(_) | Phase::Chunk(_))
+    }
+
     /// Changes whenever the clock of [`Session::patience`] starts anew: with each reply, each answered question
     /// and each piece of content.
     #[must_use]
