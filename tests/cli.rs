@@ -330,3 +330,93 @@ fn quickstart_leaves_a_foreign_folder_alone() {
     assert!(said.contains("not empty") && said.contains("nothing was touched"), "{said}");
     assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1);
 }
+
+/// The program on a store of its own, without a running provider.
+struct Alone {
+    folder: tempfile::TempDir,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = "hostname = \"mx.provider.example\"\ndata_dir = \"data\"\n";
+        std::fs::write(folder.path().join("restante.toml"), text).expect("written");
+        Self { folder }
+    }
+
+    fn output(&self, arguments: &[&str]) -> std::process::Output {
+        let config = self.folder.path().join("restante.toml");
+        program().env("RESTANTE_CONFIG", config).args(arguments).output().expect("started")
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+}
+
+#[test]
+fn without_a_provider_the_commands_work_on_the_store_itself() {
+    let alone = Alone::new();
+    alone.run(&["customer", "add", "acme", "--domain", "a.example"]);
+    alone.run(&["customer", "set", "acme", "hold-open", "1h"]);
+    alone.run(&["domain", "add", "acme", "b.example"]);
+    let shown: serde_json::Value =
+        serde_json::from_str(&alone.run(&["customer", "show", "acme", "--json"])).expect("JSON");
+    assert_eq!(shown["domains"], serde_json::json!(["a.example", "b.example"]));
+    assert_eq!(shown["settings"]["hold-open"], "1h");
+    assert_eq!(alone.run(&["queue", "list"]), "no messages\n");
+    let status: serde_json::Value =
+        serde_json::from_str(&alone.run(&["status", "--json"])).expect("JSON");
+    assert_eq!(status["running"], false);
+    alone.run(&["customer", "remove", "acme"]);
+    assert_eq!(alone.output(&["customer", "show", "acme"]).status.code(), Some(1));
+}
+
+#[test]
+fn everything_in_the_data_folder_is_its_owners_alone() {
+    let alone = Alone::new();
+    alone.run(&["customer", "add", "acme", "--domain", "a.example"]);
+    let mut waiting = vec![alone.folder.path().join("data")];
+    let mut seen = 0;
+    while let Some(path) = waiting.pop() {
+        let facts = std::fs::metadata(&path).expect("there");
+        assert_eq!(facts.permissions().mode() & 0o077, 0, "{}", path.display());
+        seen += 1;
+        if facts.is_dir() {
+            waiting.extend(
+                std::fs::read_dir(&path).expect("readable").map(|e| e.expect("an entry").path()),
+            );
+        }
+    }
+    assert!(seen > 3, "{seen} files");
+}
+
+#[test]
+fn a_store_that_another_process_has_open_is_waited_for() {
+    let alone = Alone::new();
+    alone.run(&["customer", "add", "acme", "--domain", "a.example"]);
+    let data = alone.folder.path().join("data/store");
+    let store = restante::store::SledStore::open(&data, restante::store::Options::default());
+    let store = store.expect("opened");
+    let config = alone.folder.path().join("restante.toml");
+    let mut waiting = std::process::Command::new(env!("CARGO_BIN_EXE_restante"))
+        .arg("-c")
+        .arg(config)
+        .args(["customer", "list"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut said = String::new();
+    let mut errors = BufReader::new(waiting.stderr.take().expect("piped"));
+    errors.read_line(&mut said).expect("a line");
+    assert!(said.contains("waiting for it"), "{said}");
+    futures::executor::block_on(restante::store::Store::close(&store)).expect("closed");
+    drop(store);
+    let output = waiting.wait_with_output().expect("ended");
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("acme"));
+}

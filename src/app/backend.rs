@@ -16,6 +16,11 @@ use crate::net::clock::RealWorld;
 use crate::provider::Office;
 use crate::store::{Directory, SledStore, Store, StoreError, sled};
 
+/// How long a provider may be between opening its store and its socket, or between closing the one and the other.
+const BETWEEN_MAX: Duration = Duration::from_secs(10);
+/// Pause between two looks.
+const BETWEEN_PAUSE: Duration = Duration::from_millis(50);
+
 /// Takes the items of an answer.
 pub type Each<'a> = dyn FnMut(Item) -> Result<(), Refused> + Send + 'a;
 
@@ -28,26 +33,23 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Finds who answers.
+    /// Finds who answers. A provider that is just starting or stopping is waited for: it has the store open
+    /// and no socket.
     ///
     /// # Errors
     /// Nobody runs and the store cannot be opened.
     pub fn open(config: &Config) -> Result<Self, Refused> {
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        // A provider that starts or stops has the store but no socket for a moment: neither way is open then.
-        let (store, directory) = loop {
+        let mut turn = Turn::begin();
+        loop {
             if let Some(client) = Client::connect(&config.control_socket())? {
                 return Ok(Self::Running(client));
             }
             own_files_only(&config.data_dir)?;
-            match try_open(config)? {
-                Ok(engine) => break engine,
-                Err(StoreError::Transient(_)) if Instant::now() < deadline => pause(),
-                Err(error) => return Err(cannot_open(config, &error)),
-            }
-        };
-        let world = Arc::new(RealWorld::default());
-        Ok(Self::Direct(Box::new(Office::new(store, directory, world, config.policy()))))
+            let Some((store, directory)) = turn.try_open(config)? else { continue };
+            let world = Arc::new(RealWorld::default());
+            let office = Office::new(store, directory, world, config.policy());
+            return Ok(Self::Direct(Box::new(office)));
+        }
     }
 
     /// Asks, and gives each item of the answer to `each`.
@@ -108,63 +110,102 @@ fn own_files_only(data_dir: &Path) -> Result<(), Refused> {
 /// An engine, as mail and as directory.
 pub type Engine = (Arc<dyn Store>, Arc<dyn Directory>);
 
-/// How long a store that another process has open is waited for: a command beside us is done soon.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-
-fn pause() {
-    std::thread::sleep(Duration::from_millis(20));
-}
-
-/// Opens the store below `data_dir`; makes the folder, mode 0700, if there is none.
+/// Opens the store below `data_dir` for a provider; makes the folder, mode 0700, if there is none. A command that
+/// has it open for a moment is waited for. Blocks.
 ///
 /// # Errors
-/// As when another process has it open and keeps it.
+/// As when another provider has it open.
 pub fn open_store(config: &Config) -> Result<Engine, Refused> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+    let mut turn = Turn::begin();
     loop {
-        match try_open(config)? {
-            Ok(engine) => return Ok(engine),
-            Err(StoreError::Transient(_)) if Instant::now() < deadline => pause(),
-            Err(error) => return Err(cannot_open(config, &error)),
+        if let Some(engine) = turn.try_open(config)? {
+            return Ok(engine);
+        }
+        if matches!(Client::connect(&config.control_socket()), Ok(Some(_))) {
+            return Err(Refused::new(
+                format!("a provider runs on {} already", config.data_dir.display()),
+                "look at it with `restante status`, or give this one another data_dir",
+            ));
         }
     }
 }
 
-fn try_open(config: &Config) -> Result<Result<Engine, StoreError>, Refused> {
+/// One process has the store open at a time; this one's turn to have it.
+struct Turn {
+    until: Instant,
+    is_told: bool,
+}
+
+impl Turn {
+    fn begin() -> Self {
+        Self { until: Instant::now() + BETWEEN_MAX, is_told: false }
+    }
+
+    /// The engine, or nothing after a pause if somebody else still has it.
+    fn try_open(&mut self, config: &Config) -> Result<Option<Engine>, Refused> {
+        match open_engine(config) {
+            Ok(engine) => return Ok(Some(engine)),
+            Err(error) if is_taken(&error) && Instant::now() < self.until => {}
+            Err(error) => return Err(unopened(config, error)),
+        }
+        if !std::mem::replace(&mut self.is_told, true) {
+            eprintln!("restante: another process has the store open; waiting for it");
+        }
+        std::thread::sleep(BETWEEN_PAUSE);
+        Ok(None)
+    }
+}
+
+fn open_engine(config: &Config) -> Result<Engine, StoreError> {
+    // The engine makes files of its own; nobody else is to read them, whatever the caller's habits.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     make_folder(&config.data_dir)?;
     let durability = match config.durability {
         config::Durability::Fsync => sled::Durability::Fsync,
         config::Durability::Relaxed => sled::Durability::Relaxed,
     };
     let options = sled::Options { durability, ..sled::Options::default() };
-    let opened = SledStore::open(&store_folder(config), options);
-    Ok(opened.map(|store| {
-        let store = Arc::new(store);
-        (store.clone() as Arc<dyn Store>, store as Arc<dyn Directory>)
-    }))
+    let store = Arc::new(SledStore::open(&store_folder(config), options)?);
+    Ok((store.clone(), store))
 }
 
-/// Where the store is.
-#[must_use]
-pub fn store_folder(config: &Config) -> PathBuf {
+fn store_folder(config: &Config) -> PathBuf {
     config.data_dir.join("store")
 }
 
-fn cannot_open(config: &Config, error: &StoreError) -> Refused {
-    let mend = match error {
-        StoreError::Transient(_) => "stop the other process, or use its control socket",
-        _ => "docs/operator.md says what to do about a store that does not open",
-    };
-    Refused::new(format!("{}: {error}", store_folder(config).display()), mend)
+/// Whether somebody else has the store open, which ends by itself.
+fn is_taken(error: &StoreError) -> bool {
+    matches!(error, StoreError::Transient(_))
 }
 
-fn make_folder(folder: &Path) -> Result<(), Refused> {
+fn unopened(config: &Config, error: StoreError) -> Refused {
+    let folder = store_folder(config);
+    let place = folder.display();
+    if is_taken(&error) {
+        let socket = config.control_socket();
+        return Refused::new(
+            format!(
+                "the store in {place} is open in another process, which does not answer on {}",
+                socket.display()
+            ),
+            "is a second provider running on this data_dir? Stop the other process, or wait for its end",
+        );
+    }
+    match error {
+        StoreError::Broken(why) => Refused::new(
+            format!("the store in {place} cannot be opened: {why}"),
+            "the folder must belong to the user that runs restante, mode 0700",
+        ),
+        error => error.into(),
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::DirBuilderExt;
     match std::fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Refused::new(
-            format!("data_dir {} cannot be made: {error}", folder.display()),
-            "make it by hand, owned by the user that runs restante, mode 0700",
-        )),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StoreError::Broken(format!("the folder cannot be made: {error}")))
+        }
         _ => Ok(()),
     }
 }

@@ -149,3 +149,6 @@ fn customer(config: &Config) -> Result<zeroize::Zeroizing<String>, Failure> {
         _ => Err(Refused::new("the customer could not be made", "").into()),
     }
 }
+
+#[cfg(test)]
+mod tests;
