@@ -144,6 +144,8 @@ impl State {
     fn of(held: &HeldRecipient) -> Self {
         match &held.state {
             RecipientState::Failed(_) => Self::Failed,
+            // Delivered; only the report is on its way.
+            RecipientState::Relayed(_) => Self::Draining,
             _ if held.held => Self::Held,
             RecipientState::Deferred(_) => Self::Deferred,
             RecipientState::Queued => Self::Queued,
@@ -212,9 +214,9 @@ impl ForwardPath {
         };
         let reply = match &held.state {
             RecipientState::Queued => None,
-            RecipientState::Deferred(reply) | RecipientState::Failed(reply) => {
-                Some(reply.as_str().to_owned())
-            }
+            RecipientState::Deferred(reply)
+            | RecipientState::Failed(reply)
+            | RecipientState::Relayed(reply) => Some(reply.as_str().to_owned()),
         };
         Self {
             address: held.recipient.forward_path.as_str().to_owned(),
