@@ -28,9 +28,10 @@ use crate::net::serve::Host;
 use crate::net::stop::Stop;
 use crate::net::tls::{MinimumVersion, ServerFiles, ServerTls};
 use crate::net::{descriptors, http};
-use crate::provider::Office;
 use crate::provider::board::Listener;
 use crate::provider::ledger::TARGET;
+use crate::provider::report::Reporter;
+use crate::provider::{Office, expiry};
 use crate::smtp::Door;
 
 /// How often certificates are looked at and the store gets its turn of background work.
@@ -97,6 +98,8 @@ async fn run(config: &Config, office: &Arc<Office>, mut adopted: Adopted) -> Res
     let attendant = Arc::new(Attendant(office.clone()));
     let attending = task::spawn(control.serve(attendant, stop.clone()));
     task::spawn(upkeep(office.clone(), tls.clone(), stop.clone()));
+    task::spawn(reports(office.clone(), stop.clone()));
+    task::spawn(expiries(office.clone(), stop.clone()));
     for Listener { name, address } in office.board.listeners() {
         let address = address.to_string();
         log::info!(target: TARGET, listener = name, address = address; "listening");
@@ -208,6 +211,27 @@ async fn upkeep(office: Arc<Office>, tls: Option<Arc<ServerTls>>, stop: Stop) {
         if let Err(error) = office.store.maintain().await {
             let error = error.to_string();
             log::error!(target: TARGET, what = "maintain", error = error; "store-trouble");
+        }
+    }
+}
+
+/// What is owed to senders is told until the order to stop.
+async fn reports(office: Arc<Office>, stop: Stop) {
+    let reporter = Reporter::new(office);
+    // What is cut off here is found again at the next start.
+    select(Box::pin(reporter.run()), Box::pin(stop.given())).await;
+}
+
+/// What was not collected in time is given up.
+async fn expiries(office: Arc<Office>, stop: Stop) {
+    loop {
+        let pause = office.world.wait(expiry::pause(office.policy().expire_after));
+        if let Either::Right(_) = select(pause, Box::pin(stop.given())).await {
+            return;
+        }
+        if let Err(error) = expiry::expire(&office).await {
+            let error = error.to_string();
+            log::error!(target: TARGET, what = "expire", error = error; "store-trouble");
         }
     }
 }

@@ -47,6 +47,16 @@ impl CustomerName {
         Self(Self::POSTMASTER.into())
     }
 
+    /// The name under which reports to foreign addresses wait to be sent. A customer of this name would not see
+    /// them, since they wait in queues of foreign domains.
+    pub const RELAY: &'static str = "relay";
+
+    /// The reserved name [`CustomerName::RELAY`].
+    #[must_use]
+    pub fn relay() -> Self {
+        Self(Self::RELAY.into())
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -5,16 +5,20 @@
 
 pub mod abuse;
 mod account;
+pub mod age;
+pub mod bell;
 pub mod board;
 pub mod desk;
 pub mod drain;
 pub mod errand;
+pub mod expiry;
 mod intake;
 pub mod ledger;
 pub mod mime;
 pub mod office;
 pub mod policy;
 pub mod report;
+pub mod servers;
 mod trace;
 pub mod turn;
 pub mod world;

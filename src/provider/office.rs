@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::abuse::Abuse;
+use super::age::Age;
+use super::bell::Bell;
 use super::board::Board;
 use super::policy::Policy;
+use super::servers::Servers;
 use super::world::World;
-use crate::mail::QueueId;
+use crate::mail::{Domain, QueueId, Timestamp};
 use crate::store::{Directory, Health, Store, StoreError};
 
 /// What all sessions share.
@@ -24,6 +27,13 @@ pub struct Office {
     pub board: Board,
     /// Failures and calls in vain.
     pub abuse: Abuse,
+    /// Messages with recipients that a report is owed for.
+    pub owed: Bell<QueueId>,
+    /// Foreign domains that a report waits for.
+    pub outgoing: Bell<Domain>,
+    /// What the customers' servers last announced.
+    pub servers: Servers,
+    age: Age,
     policy: RwLock<Arc<Policy>>,
     last_id: Mutex<u128>,
     health: Mutex<Option<(Duration, Health)>>,
@@ -42,9 +52,22 @@ impl Office {
         policy: Policy,
     ) -> Self {
         let policy = RwLock::new(Arc::new(policy));
-        let (board, abuse) = (Board::default(), Abuse::default());
+        let age = Age::new(&*world);
         let (last_id, health) = (Mutex::new(0), Mutex::new(None));
-        Self { store, directory, world, board, abuse, policy, last_id, health }
+        Self {
+            store,
+            directory,
+            world,
+            board: Board::default(),
+            abuse: Abuse::default(),
+            owed: Bell::default(),
+            outgoing: Bell::default(),
+            servers: Servers::default(),
+            age,
+            policy,
+            last_id,
+            health,
+        }
     }
 
     /// A new queue id: greater than all before it in this process, and unpredictable to others.
@@ -57,6 +80,12 @@ impl Office {
         let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
         *last = fresh.max(last.saturating_add(1));
         QueueId::from_bits(*last)
+    }
+
+    /// The time by which mail is given up: the wall clock, but never ahead of it by a jump (see [`Age`]).
+    #[must_use]
+    pub fn trusted_now(&self) -> Timestamp {
+        self.age.now(&*self.world)
     }
 
     /// The store's health, at most a second old: asked for at every MAIL.

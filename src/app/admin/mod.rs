@@ -147,7 +147,6 @@ impl Select {
                 Some(State::Deferred) => Some(StateFilter::Deferred),
                 Some(State::Held) => Some(StateFilter::Held),
                 Some(State::Failed) => Some(StateFilter::Failed),
-                Some(State::Relayed) => Some(StateFilter::Relayed),
             },
         }
     }

@@ -126,8 +126,6 @@ pub enum State {
     Held,
     /// Refused for good by the customer's server.
     Failed,
-    /// Delivered; the report of it, which the sender asked for, is owed.
-    Relayed,
 }
 
 impl State {
@@ -140,14 +138,14 @@ impl State {
             Self::Deferred => "deferred",
             Self::Held => "held",
             Self::Failed => "failed",
-            Self::Relayed => "relayed",
         }
     }
 
     fn of(held: &HeldRecipient) -> Self {
         match &held.state {
             RecipientState::Failed(_) => Self::Failed,
-            RecipientState::Relayed(_) => Self::Relayed,
+            // Delivered; only the report is on its way.
+            RecipientState::Relayed(_) => Self::Draining,
             _ if held.held => Self::Held,
             RecipientState::Deferred(_) => Self::Deferred,
             RecipientState::Queued => Self::Queued,
@@ -157,10 +155,10 @@ impl State {
     /// A message stands where the recipient stands that a drain would move first.
     fn of_all(recipients: &[HeldRecipient]) -> Self {
         let states: Vec<Self> = recipients.iter().map(Self::of).collect();
-        [Self::Deferred, Self::Queued, Self::Held, Self::Failed]
+        [Self::Deferred, Self::Queued, Self::Held]
             .into_iter()
             .find(|state| states.contains(state))
-            .unwrap_or(Self::Relayed)
+            .unwrap_or(Self::Failed)
     }
 }
 

@@ -19,6 +19,7 @@ use super::lines::{self, Told};
 use crate::mail::{ForwardPath, Lease, Outcome, QueueId, RejectPolicy, ReplyText, Timestamp};
 use crate::provider::office::Office;
 use crate::provider::policy::Window;
+use crate::provider::report::is_told_of_relaying;
 use crate::smtp::sender::Fate;
 use crate::store::{Settlement, StoreError, Verdict};
 
@@ -33,6 +34,8 @@ struct Flight {
     id: QueueId,
     size: u64,
     recipients: Vec<(u32, ForwardPath)>,
+    /// Those whose delivery we have to report, since the server will not.
+    told_of_relaying: Vec<bool>,
     arrived: Timestamp,
     message_id: Option<Box<str>>,
     /// No recipient had a fate other than `Later`.
@@ -153,9 +156,15 @@ impl Books {
         self.kept <= KEPT_MAX
     }
 
-    /// A parcel goes to the sender.
-    pub(super) fn open(&mut self, parcel: &mut Parcel) {
+    /// A parcel goes to the sender. `has_dsn`: the server sees to reports of delivery itself.
+    pub(super) fn open(&mut self, parcel: &mut Parcel, has_dsn: bool) {
         let size = parcel.outgoing.size;
+        let envelope = &parcel.outgoing.envelope;
+        let told_of_relaying = envelope
+            .recipients
+            .iter()
+            .map(|r| !has_dsn && is_told_of_relaying(&envelope.reverse_path, r.notify))
+            .collect();
         self.parcels += 1;
         self.octets += size;
         self.seen.entry(parcel.id).or_default().open += 1;
@@ -166,6 +175,7 @@ impl Books {
                 id: parcel.id,
                 size,
                 recipients: std::mem::take(&mut parcel.recipients),
+                told_of_relaying,
                 arrived: parcel.arrived,
                 message_id: parcel.outgoing.facts.message_id.take(),
                 is_deferred_whole: true,
@@ -177,7 +187,7 @@ impl Books {
     /// All recipients of a parcel that never went to the sender get this outcome.
     pub(super) fn decide(&mut self, mut parcel: Parcel, outcome: &Outcome) {
         let (tag, recipients) = (parcel.outgoing.tag, parcel.recipients.len());
-        self.open(&mut parcel);
+        self.open(&mut parcel, true);
         for recipient in 0..recipients {
             self.fate(tag, recipient, Fate::Said(outcome.clone()));
         }
@@ -197,6 +207,11 @@ impl Books {
         let verdict = match fate {
             Fate::Said(Outcome::Failed(reply)) if self.rejects == RejectPolicy::Retry => {
                 Verdict::Said(Outcome::Later(reply))
+            }
+            Fate::Said(Outcome::Delivered(reply))
+                if flight.told_of_relaying.get(recipient) == Some(&true) =>
+            {
+                Verdict::Relayed(reply)
             }
             Fate::Said(outcome) => Verdict::Said(outcome),
             Fate::InDoubt | Fate::Interrupted => {
@@ -311,9 +326,17 @@ impl Books {
             Verdict::Said(Outcome::Failed(_)) => self.sums.failed += 1,
             Verdict::InDoubt => {}
         }
-        if let Verdict::Said(outcome) = &verdict {
+        let outcome = match &verdict {
+            Verdict::Said(outcome) => Some(outcome.clone()),
+            Verdict::Relayed(reply) => Some(Outcome::Delivered(reply.clone())),
+            Verdict::InDoubt => None,
+        };
+        if let Some(outcome) = &outcome {
             let now = self.office.world.now();
             lines::outcome(outcome, id, told, &self.lease, self.path, now);
+        }
+        if matches!(verdict, Verdict::Relayed(_) | Verdict::Said(Outcome::Failed(_))) {
+            self.office.owed.ring(id);
         }
         if stays {
             return self.skip(id);
@@ -356,12 +379,13 @@ impl Books {
         worst
     }
 
-    /// What an unfit message is told as.
+    /// What an unfit message is told as: our own words, which begin with an enhanced code and not with a reply
+    /// code, since no server said them.
     pub(super) fn unfit(is_final: bool, code: &str, reason: &str) -> Outcome {
         if is_final {
-            Outcome::Failed(ReplyText::clean(&format!("554 5.{code} {reason}")))
+            Outcome::Failed(ReplyText::clean(&format!("5.{code} {reason}")))
         } else {
-            Outcome::Later(ReplyText::clean(&format!("451 4.{code} {reason}")))
+            Outcome::Later(ReplyText::clean(&format!("4.{code} {reason}")))
         }
     }
 }

@@ -205,7 +205,11 @@ impl Drain {
         for action in actions.drain(..) {
             match action {
                 Action::Send(octets) => self.outbox.push(octets),
-                Action::Ready => self.is_ready = true,
+                Action::Ready => {
+                    self.is_ready = true;
+                    let (name, offers) = (self.sender.peer_name(), self.sender.offers());
+                    self.office.servers.met(self.lease.customer(), name, offers);
+                }
                 Action::Fate { tag, recipient, fate } => self.books.fate(tag, recipient, fate),
                 Action::Finished(tag) => {
                     self.has_proof = true;

@@ -128,7 +128,7 @@ impl Drain {
     fn offer(&mut self) -> bool {
         let Some(Laden { mut parcel, body }) = self.feed.take() else { return false };
         self.clockwork.busy();
-        self.books.open(&mut parcel);
+        self.books.open(&mut parcel, self.sender.offers().dsn);
         self.feeding = Some(Feeding { id: parcel.id, body });
         self.tell(Input::Message(Box::new(parcel.outgoing)));
         true

@@ -7,5 +7,14 @@
 
 mod decide;
 mod fields;
+mod notice;
+mod reporter;
+
+use crate::mail::Seconds;
 
 pub use decide::{Action, Due, due, is_told_of_relaying, returns_whole};
+pub use reporter::{Reporter, WHOLE_BYTES_MAX};
+
+/// A report that cannot be sent to a foreign server for this long has failed (RFC 5321 §4.5.4.1: at least four
+/// to five days).
+pub const RELAY_EXPIRES: Seconds = Seconds(5 * 86_400);
