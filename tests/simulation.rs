@@ -165,7 +165,7 @@ impl Sim {
         let dice = Dice::new(self.dice.roll());
         let mute = AtomicBool::new(false);
         Server { keywords, number, sink: self.sink.clone(), ..Server::default() }.moody(
-            move |_, _, _| {
+            move |command, _, _| {
                 if mute.load(Ordering::Relaxed) {
                     return Some(Reply::Mute);
                 }

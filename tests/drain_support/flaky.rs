@@ -131,6 +131,14 @@ impl Store for Flaky {
             self.weather().await
         })
     }
+    fn conclude(
+        &self,
+        about: QueueId,
+        states: Vec<(u32, RecipientState)>,
+        report: Option<Report>,
+    ) -> Answer<'_, bool> {
+        self.inner.conclude(about, states, report)
+    }
     fn count<'a>(&'a self, domain: &'a Domain) -> Answer<'a, Count> {
         self.inner.count(domain)
     }

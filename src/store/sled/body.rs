@@ -148,6 +148,10 @@ fn spill(shared: &Shared, incoming: &mut Incoming, id: QueueId, hint: u64) -> io
         frame::put_body(&mut octets, &stream.lane.nonce, id, stream.frames, content);
         stream.frames += 1;
     }
+    let (free, total) = shared.disk.space(&shared.spool.folder)?;
+    if free.saturating_sub(Shared::reserve_bytes(total)) < octets.len() as u64 {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     stream.lane.file.write_at(&octets, stream.cursor)?;
     stream.cursor += octets.len() as u64;
     // What is left is less than a frame; give the rest of the memory back.

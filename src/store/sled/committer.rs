@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use futures::channel::oneshot;
 
-use crate::mail::{CustomerName, Domain, QueueId};
+use crate::mail::{CustomerName, Domain, QueueId, RecipientState};
 use crate::store::{DirectoryError, Filter, NewMessage, QueueAction, Settlement, StoreError};
 
 use super::Durability;
@@ -52,6 +52,13 @@ pub(crate) enum Op {
     },
     /// Do what the operator wants to these messages; answers how many changed.
     Act { filter: Filter, action: QueueAction, ids: Vec<QueueId>, waiter: Waiter<u64> },
+    /// Forget recipients that are over, and keep the report about them, both or neither.
+    Conclude {
+        about: QueueId,
+        states: Vec<(u32, RecipientState)>,
+        report: Option<(Box<NewMessage>, u64, Incoming)>,
+        waiter: Waiter<bool>,
+    },
     /// A message's body cannot be read.
     SetAside { id: QueueId, why: String },
     /// Records were copied into a lane, which ends at `end` now.
@@ -145,7 +152,10 @@ impl Committer {
             group.prepare(self, op);
         }
         group.write_small(self);
-        let outcome = self.write_marks(&mut group).and_then(|()| self.sync(&mut group));
+        // A mark that brings a record to life must not be durable before the record is.
+        let outcome = if group.spool_first { self.sync(&mut group) } else { Ok(()) };
+        let outcome = outcome.and_then(|()| self.write_marks(&mut group));
+        let outcome = outcome.and_then(|()| self.sync(&mut group));
         let outcome = outcome.and_then(|()| self.apply(&mut group));
         if let Err(Failure::Broken(why)) = &outcome {
             self.shared.set_broken(why);
@@ -161,13 +171,14 @@ impl Committer {
         for number in &born {
             self.journal.add(&Mark::Born(*number));
         }
+        for mark in std::mem::take(&mut group.marks) {
+            self.journal.add(&mark);
+        }
+        // The last word about each, so after all others.
         for id in &group.changed {
             if let Some(slot) = group.slots.get(id) {
                 self.journal.add(&Mark::about(&slot.now.kept, slot.now.at));
             }
-        }
-        for mark in std::mem::take(&mut group.marks) {
-            self.journal.add(&mark);
         }
         if !self.journal.has_waiting() {
             return Ok(());

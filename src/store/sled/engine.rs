@@ -10,14 +10,14 @@ use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, Timestamp};
+use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, RecipientState, Timestamp};
 use crate::store::{
     Answer, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter, Head,
-    Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Settlement, Store,
-    StoreError,
+    Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement,
+    Store, StoreError,
 };
 
-use super::body::{Reader, Writer};
+use super::body::{Incoming, Reader, Writer};
 use super::committer::{Op, Waiter};
 use super::directory::Change;
 use super::keeper;
@@ -45,6 +45,21 @@ impl SledStore {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
+    /// The engine's own parts of a body that was written for `id`.
+    fn taken(&self, id: QueueId, body: Box<dyn BodyWriter>) -> Result<(u64, Incoming), StoreError> {
+        let foreign = || StoreError::Transient("the body belongs to another message".into());
+        let writer = body.into_any().downcast::<Writer>().map_err(|_| foreign())?;
+        self.shared.check()?;
+        let Some((of, written_for, size, body)) = writer.finish() else {
+            return Err(StoreError::Transient("the body could not be written".into()));
+        };
+        if !Arc::ptr_eq(&of, &self.shared) || written_for != id {
+            super::body::abort(&of, body);
+            return Err(foreign());
+        }
+        Ok((size, body))
+    }
+
     async fn direct(&self, change: Change) -> Result<(), DirectoryError> {
         self.shared.check()?;
         let (waiter, answer) = oneshot::channel();
@@ -63,16 +78,7 @@ impl Store for SledStore {
 
     fn commit(&self, message: NewMessage, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
         Box::pin(async move {
-            let foreign = || StoreError::Transient("the body belongs to another store".into());
-            let writer = body.into_any().downcast::<Writer>().map_err(|_| foreign())?;
-            self.shared.check()?;
-            let Some((of, id, size, body)) = writer.finish() else {
-                return Err(StoreError::Transient("the body could not be written".into()));
-            };
-            if !Arc::ptr_eq(&of, &self.shared) || id != message.id {
-                super::body::abort(&of, body);
-                return Err(foreign());
-            }
+            let (size, body) = self.taken(message.id, body)?;
             let message = Box::new(message);
             self.ask(|waiter| Op::Commit { message, size, body, waiter }).await
         })
@@ -129,6 +135,24 @@ impl Store for SledStore {
             let token = lease.token();
             self.ask(|waiter| Op::Settle { customer, domains, token, settlements, valid, waiter })
                 .await
+        })
+    }
+
+    fn conclude(
+        &self,
+        about: QueueId,
+        states: Vec<(u32, RecipientState)>,
+        report: Option<Report>,
+    ) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let report = match report {
+                None => None,
+                Some(Report { message, body }) => {
+                    let (size, body) = self.taken(message.id, body)?;
+                    Some((Box::new(message), size, body))
+                }
+            };
+            self.ask(|waiter| Op::Conclude { about, states, report, waiter }).await
         })
     }
 

@@ -49,13 +49,19 @@ pub(crate) struct Group {
     pub(crate) server_key: Option<[u8; 32]>,
     /// Keys of the index about customers.
     pub(crate) customers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// The spool is to be synced before the journal is written.
+    pub(crate) spool_first: bool,
     hints: BTreeSet<Domain>,
-    dones: Vec<Done>,
+    /// Messages that a mark of their own changes, to be undone if it cannot be written.
+    pub(super) moved: Vec<QueueId>,
+    /// Reports that exist by a mark only.
+    pub(super) reports: Vec<QueueId>,
+    pub(super) dones: Vec<Done>,
     /// Answers that fail if the marks cannot be written.
     marked: Vec<Done>,
-    small: Vec<u8>,
-    in_small: Vec<(QueueId, Waiter<()>)>,
-    room: Option<u64>,
+    pub(super) small: Vec<u8>,
+    pub(super) in_small: Vec<(QueueId, Waiter<()>)>,
+    pub(super) room: Option<u64>,
 }
 
 /// Answers without doing anything.
@@ -69,12 +75,13 @@ pub(crate) fn refuse(op: Op, why: &str) {
         | Op::Repeat { waiter, .. }
         | Op::Stop(waiter) => waiter.send(Err(error())).is_ok(),
         Op::Act { waiter, .. } => waiter.send(Err(error())).is_ok(),
+        Op::Conclude { waiter, .. } => waiter.send(Err(error())).is_ok(),
         Op::Direct { waiter, .. } => waiter.send(Err(error().into())).is_ok(),
         Op::Abort(_) | Op::SetAside { .. } => true,
     };
 }
 
-fn answer<T: Send + 'static>(waiter: Waiter<T>, value: T) -> Done {
+pub(super) fn answer<T: Send + 'static>(waiter: Waiter<T>, value: T) -> Done {
     Box::new(move |outcome| {
         // As above.
         let _ = waiter.send(outcome.map(|()| value).map_err(Into::into));
@@ -91,7 +98,10 @@ impl Group {
             Op::Abort(lane) => committer.shared.spool.cut_off(lane),
             Op::Settle { customer, domains, token, settlements, valid, waiter } => {
                 for Settlement { id, index, verdict } in settlements {
-                    let told = matches!(verdict, Verdict::Said(Outcome::Delivered(_)));
+                    let told = matches!(
+                        verdict,
+                        Verdict::Said(Outcome::Delivered(_)) | Verdict::Relayed(_)
+                    );
                     if valid || told {
                         self.change(committer, id, |kept| {
                             kept.settle(index, &verdict, &customer, &domains, token)
@@ -114,6 +124,14 @@ impl Group {
                     }
                 }
                 self.marked.push(answer(waiter, touched));
+            }
+            Op::Conclude { about, states, report, waiter } => {
+                match self.conclude(committer, about, &states, report) {
+                    Ok(true) => self.marked.push(answer(waiter, true)),
+                    other => {
+                        let _ = waiter.send(other);
+                    }
+                }
             }
             Op::SetAside { id, why } => {
                 let set = |kept: &mut Kept| !std::mem::replace(&mut kept.damaged, true);
@@ -151,7 +169,7 @@ impl Group {
     }
 
     /// The message as the group sees it.
-    fn slot(&mut self, committer: &Committer, id: QueueId) -> Option<&mut Slot> {
+    pub(super) fn slot(&mut self, committer: &Committer, id: QueueId) -> Option<&mut Slot> {
         if !self.slots.contains_key(&id) {
             let guard = reading(&committer.shared.index);
             let found = guard.as_ref().map(|index| index.entry(id));
@@ -182,167 +200,10 @@ impl Group {
         changed
     }
 
-    fn hint(&mut self, id: QueueId) {
+    pub(super) fn hint(&mut self, id: QueueId) {
         let Some(slot) = self.slots.get(&id) else { return };
         let places = slot.now.kept.places().into_iter();
         self.hints.extend(places.filter(|p| p.class <= Class::Late).map(|p| p.domain));
-    }
-
-    fn commit(
-        &mut self,
-        committer: &mut Committer,
-        message: NewMessage,
-        size: u64,
-        body: Incoming,
-        waiter: Waiter<()>,
-    ) {
-        let id = message.id;
-        let known = self.slot(committer, id).is_some_and(|s| !s.now.kept.recipients.is_empty());
-        let kept = if known { Ok(None) } else { Kept::new(message, size).map(Some) };
-        let (kept, lane) = match (kept, body.stream) {
-            (Ok(Some(kept)), Some(stream)) => {
-                let rest = body.rest;
-                return self.streamed(committer, kept, stream, &rest, waiter);
-            }
-            (kept, stream) => (kept, stream.map(|s| s.lane)),
-        };
-        if let Some(lane) = lane {
-            committer.shared.spool.cut_off(lane);
-        }
-        match kept {
-            Ok(Some(kept)) => self.small(committer, kept, &body.rest, waiter),
-            // It is durable when this group is, if it is not already.
-            Ok(None) if self.in_small.iter().any(|(small, _)| *small == id) => {
-                self.in_small.push((id, waiter));
-            }
-            Ok(None) => self.dones.push(answer(waiter, ())),
-            Err(error) => {
-                let _ = waiter.send(Err(error));
-            }
-        }
-    }
-
-    fn enter(&mut self, now: Entry) {
-        let id = now.kept.id;
-        let before = self.slots.remove(&id).and_then(|slot| slot.before);
-        self.changed.remove(&id);
-        if let Some((old, _)) = &before {
-            self.marks.push(Mark::Dead { id, at: old.at });
-        }
-        self.slots.insert(id, Slot { before, now });
-    }
-
-    /// Whether `need` octets may be written without touching what is kept back.
-    fn has_room(&mut self, shared: &Shared, need: u64) -> bool {
-        let room = self.room.get_or_insert_with(|| {
-            let space = shared.disk.space(&shared.spool.folder);
-            space
-                .map_or(u64::MAX, |(free, total)| free.saturating_sub(Shared::reserve_bytes(total)))
-        });
-        if *room < need {
-            return false;
-        }
-        *room -= need;
-        true
-    }
-
-    fn small(&mut self, committer: &mut Committer, kept: Kept, body: &[u8], waiter: Waiter<()>) {
-        let need = frame::record_bytes(kept.size) + 1024;
-        if !self.has_room(&committer.shared, need) {
-            let _ = waiter.send(Err(StoreError::Full("the disk".into())));
-            return;
-        }
-        let written = self.small.len() as u64;
-        let full = committer
-            .lane
-            .as_ref()
-            .is_some_and(|lane| lane.end + written + need > committer.shared.spool.segment_bytes);
-        if full {
-            self.write_small(committer);
-            self.full.extend(committer.lane.take());
-        }
-        let lane = match &mut committer.lane {
-            Some(lane) => lane,
-            none => match committer.shared.spool.take_lane(need) {
-                Ok(lane) => none.insert(lane),
-                Err(error) => {
-                    let _ = waiter.send(Err(Failure::of_write(&error).into()));
-                    return;
-                }
-            },
-        };
-        let offset = lane.end + self.small.len() as u64;
-        let id = kept.id;
-        frame::put_head(&mut self.small, &lane.nonce, id);
-        let frames = put_frames(&mut self.small, lane, id, 0, body);
-        let tail = Tail { synced: lane.synced, copy: false, kept };
-        frame::put_tail(&mut self.small, &lane.nonce, frames, &tail);
-        let len = lane.end + self.small.len() as u64 - offset;
-        let at = Location { segment: lane.number, offset, len };
-        self.enter(Entry { kept: tail.kept, at });
-        self.hint(id);
-        self.in_small.push((id, waiter));
-    }
-
-    /// Writes the small bodies that were collected.
-    pub(crate) fn write_small(&mut self, committer: &mut Committer) {
-        let octets = std::mem::take(&mut self.small);
-        let Some(lane) = committer.lane.as_mut().filter(|_| !octets.is_empty()) else { return };
-        match lane.file.write_at(&octets, lane.end) {
-            Ok(()) => {
-                lane.end += octets.len() as u64;
-                self.files.push(lane.file.clone());
-                committer.shared.spool.grown(lane);
-                let waiters = self.in_small.drain(..);
-                self.dones.extend(waiters.map(|(_, waiter)| answer(waiter, ())));
-            }
-            Err(error) => {
-                let failure = Failure::of_write(&error);
-                for (id, waiter) in self.in_small.drain(..) {
-                    self.slots.remove(&id);
-                    let _ = waiter.send(Err(failure.clone().into()));
-                }
-                if let Some(lane) = committer.lane.take() {
-                    committer.shared.spool.cut_off(lane);
-                }
-            }
-        }
-    }
-
-    fn streamed(
-        &mut self,
-        committer: &Committer,
-        kept: Kept,
-        stream: super::body::Stream,
-        rest: &[u8],
-        waiter: Waiter<()>,
-    ) {
-        let super::body::Stream { mut lane, cursor, frames } = stream;
-        let id = kept.id;
-        let mut octets = Vec::with_capacity(rest.len() + 4096);
-        let frames = put_frames(&mut octets, &lane, id, frames, rest);
-        let tail = Tail { synced: lane.synced, copy: false, kept };
-        frame::put_tail(&mut octets, &lane.nonce, frames, &tail);
-        let room = self.has_room(&committer.shared, octets.len() as u64);
-        let written = if room {
-            lane.file.write_at(&octets, cursor).map_err(|e| Failure::of_write(&e))
-        } else {
-            Err(Failure::Full)
-        };
-        if let Err(failure) = written {
-            committer.shared.spool.cut_off(lane);
-            let _ = waiter.send(Err(failure.into()));
-            return;
-        }
-        let offset = lane.end;
-        lane.end = cursor + octets.len() as u64;
-        let at = Location { segment: lane.number, offset, len: lane.end - offset };
-        self.enter(Entry { kept: tail.kept, at });
-        self.hint(id);
-        self.files.push(lane.file.clone());
-        committer.shared.spool.grown(&lane);
-        self.lanes.push(lane);
-        self.dones.push(answer(waiter, ()));
     }
 
     fn moved(
@@ -360,8 +221,9 @@ impl Group {
             match self.slot(committer, id) {
                 Some(slot) if slot.now.at == from && !slot.now.kept.recipients.is_empty() => {
                     slot.now.at = to;
-                    self.changed.insert(id);
-                    self.marks.push(Mark::Dead { id, at: from });
+                    let there = Mark::about(&slot.now.kept, to);
+                    self.marks.push(Mark::Together(vec![Mark::Dead { id, at: from }, there]));
+                    self.moved.push(id);
                 }
                 // Settled in the meantime; a copy without a mark does not count.
                 _ => {}
@@ -371,7 +233,10 @@ impl Group {
 
     /// The marks could not be written: what needed them is undone and answered.
     pub(crate) fn revert(&mut self, failure: &Failure) {
-        for id in std::mem::take(&mut self.changed) {
+        for id in self.reports.drain(..) {
+            self.slots.remove(&id);
+        }
+        for id in std::mem::take(&mut self.changed).into_iter().chain(self.moved.drain(..)) {
             if let Some(slot) = self.slots.get_mut(&id)
                 && let Some((before, _)) = &slot.before
             {
@@ -394,14 +259,4 @@ impl Group {
             done(outcome.clone());
         }
     }
-}
-
-/// Adds `body` as frames from number `first` on; answers the number of the next one.
-fn put_frames(out: &mut Vec<u8>, lane: &Lane, id: QueueId, first: u64, body: &[u8]) -> u64 {
-    let mut number = first;
-    for content in body.chunks(BODY_BYTES_MAX) {
-        frame::put_body(out, &lane.nonce, id, number, content);
-        number += 1;
-    }
-    number
 }

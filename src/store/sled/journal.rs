@@ -158,7 +158,12 @@ pub(crate) fn read(
     let mut place = FILE_HEAD_BYTES;
     while place < octets.len() {
         if let Some((mark, end)) = mark_at(&octets, nonce, place) {
-            tell(Entry::Mark(place as u64, mark));
+            match mark {
+                Mark::Together(marks) => {
+                    marks.into_iter().for_each(|mark| tell(Entry::Mark(place as u64, mark)));
+                }
+                mark => tell(Entry::Mark(place as u64, mark)),
+            }
             place = end;
             continue;
         }

@@ -14,6 +14,7 @@ mod engine;
 mod frame;
 mod group;
 mod index;
+mod intake;
 mod journal;
 mod keeper;
 mod lookup;
@@ -132,8 +133,8 @@ impl SledStore {
     /// long as reading the spool takes after a power cut.
     ///
     /// # Errors
-    /// [`StoreError::Transient`] if another process has it open; [`StoreError::Broken`] if it is newer than this
-    /// program, or if the folder cannot be used. Damage inside is no error: see [`crate::store::Health::damage`].
+    /// [`StoreError::Broken`] if another process has it open, if it is newer than this program, or if the
+    /// folder cannot be used. Damage inside is no error: see [`crate::store::Health::damage`].
     pub fn open(folder: &Path, options: Options) -> Result<Self, StoreError> {
         Self::open_with(folder, options, false, &mut |_| {})
     }

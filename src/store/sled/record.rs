@@ -148,6 +148,7 @@ fn take_standing(from: &mut In<'_>) -> Result<Standing, Garbled> {
             0 => RecipientState::Queued,
             1 => RecipientState::Deferred(ReplyText::clean(from.text()?)),
             2 => RecipientState::Failed(ReplyText::clean(from.text()?)),
+            3 => RecipientState::Relayed(ReplyText::clean(from.text()?)),
             _ => return Err(Garbled),
         },
         held: from.flag()?,
@@ -169,6 +170,8 @@ pub(crate) enum Mark {
     Born(u64),
     /// From now on this segment may be missing.
     Retired(u64),
+    /// All of these, or none if the write did not come to its end.
+    Together(Vec<Mark>),
 }
 
 impl Mark {
@@ -208,6 +211,11 @@ impl Mark {
                 out.u8(4);
                 out.u64(*segment);
             }
+            Self::Together(marks) => {
+                out.u8(5);
+                out.u32(u32::try_from(marks.len()).unwrap_or(u32::MAX));
+                marks.iter().for_each(|mark| mark.put(out));
+            }
         }
     }
 
@@ -215,24 +223,39 @@ impl Mark {
     pub(crate) fn take(octets: &[u8]) -> Result<Self, Garbled> {
         let mut from = In(octets);
         let mark = match from.u8()? {
+            5 => {
+                let count = from.u32()?;
+                let marks = (0..count).map(|_| Self::one(&mut from));
+                Self::Together(marks.collect::<Result<_, _>>()?)
+            }
+            tag => Self::one_of(tag, &mut from)?,
+        };
+        from.end()?;
+        Ok(mark)
+    }
+
+    fn one(from: &mut In<'_>) -> Result<Self, Garbled> {
+        let tag = from.u8()?;
+        Self::one_of(tag, from)
+    }
+
+    fn one_of(tag: u8, from: &mut In<'_>) -> Result<Self, Garbled> {
+        Ok(match tag {
             1 => {
                 let id = QueueId::from_bits(from.u128()?);
-                Self::Dead { id, at: take_location(&mut from)? }
+                Self::Dead { id, at: take_location(from)? }
             }
             2 => {
                 let id = QueueId::from_bits(from.u128()?);
-                let at = take_location(&mut from)?;
+                let at = take_location(from)?;
                 let (damaged, count) = (from.flag()?, from.u32()?);
-                let left =
-                    (0..count).map(|_| take_standing(&mut from)).collect::<Result<_, _>>()?;
+                let left = (0..count).map(|_| take_standing(from)).collect::<Result<_, _>>()?;
                 Self::Standing { id, at, damaged, left }
             }
             3 => Self::Born(from.u64()?),
             4 => Self::Retired(from.u64()?),
             _ => return Err(Garbled),
-        };
-        from.end()?;
-        Ok(mark)
+        })
     }
 }
 
@@ -247,6 +270,10 @@ impl Standing {
             }
             RecipientState::Failed(reply) => {
                 out.u8(2);
+                out.text(reply.as_str());
+            }
+            RecipientState::Relayed(reply) => {
+                out.u8(3);
                 out.text(reply.as_str());
             }
         }

@@ -110,6 +110,10 @@ impl Fold {
                 self.retired.insert(number);
                 return;
             }
+            Mark::Together(marks) => {
+                marks.into_iter().for_each(|mark| self.take(mark, counts));
+                return;
+            }
             Mark::Dead { id, at } => (at, Said::Dead { id, len: at.len }),
             Mark::Standing { id, at, damaged, left } => (at, Said::Standing { id, damaged, left }),
         };
