@@ -290,7 +290,7 @@ fn envelope(head: &Head) -> String {
     text
 }
 
-/// `recipients 3`, `message 1000`, `errors 20`, `failures 3`, `hops 100`.
+/// `recipients 3`, `message 1000`, `errors 20`, `failures 3`, `turns 2`, `hops 100`.
 fn limit(policy: &mut Policy, rest: &str) {
     let (what, count) = rest.split_once(' ').expect("a number");
     let count: u64 = count.parse().expect("a number");
@@ -298,6 +298,7 @@ fn limit(policy: &mut Policy, rest: &str) {
         "recipients" => policy.recipients_max = usize::try_from(count).expect("small"),
         "message" => policy.message_bytes_max = count,
         "failures" => policy.auth_failures_max = u32::try_from(count).expect("small"),
+        "turns" => policy.turns_per_minute = u32::try_from(count).expect("small"),
         "hops" => policy.received_max = u32::try_from(count).expect("small"),
         _ => panic!("no such limit: {what}"),
     }

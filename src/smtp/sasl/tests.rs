@@ -7,6 +7,8 @@ use sasl::client::mechanisms::{Plain, Scram};
 use sasl::common::scram::Sha256;
 use sasl::common::{ChannelBinding, Credentials};
 
+use proptest::strategy::Strategy as _;
+
 use super::*;
 use crate::mail::{Domain, Timestamp};
 
@@ -290,4 +292,42 @@ fn what_is_offered_where() {
     let narrow = Terms { mechanisms: vec!["PLAIN"], ..terms() };
     assert_eq!(names(&narrow, Some(&tls())), ["PLAIN"]);
     assert_eq!(Mechanism::ALL.map(Mechanism::name), crate::smtp::MECHANISMS);
+}
+
+proptest::proptest! {
+    /// Whatever a client answers, nothing breaks and nothing is proved.
+    #[test]
+    fn any_response_is_borne(
+        responses in proptest::collection::vec(
+            proptest::prelude::prop_oneof![
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+                "[np],(a=x)?,n=[a-z=2C,]{0,6},r=[a-z,]{0,4}".prop_map(String::into_bytes),
+                "c=[a-zA-Z=]{0,6},r=[a-z]{0,4},p=[a-zA-Z=]{0,44}".prop_map(String::into_bytes),
+            ],
+            4,
+        ),
+    ) {
+        use proptest::prelude::prop_assert;
+        static RIGHT: std::sync::OnceLock<Credential> = std::sync::OnceLock::new();
+        let right = RIGHT.get_or_init(|| stored("secret", &[5; 16]));
+        for mechanism in Mechanism::ALL {
+            let mut step = mechanism.begin(&terms(), Some(&tls()));
+            let mut responses = responses.iter();
+            loop {
+                step = match step {
+                    Move::AskNonce(wanted) => wanted.answer([3; 32]),
+                    Move::AskCredential(wanted) => wanted.answer(right),
+                    Move::Challenge(_, exchange) => match responses.next() {
+                        Some(response) => exchange.respond(response),
+                        None => break,
+                    },
+                    Move::Verdict(verdict) => {
+                        prop_assert!(!matches!(verdict.proof, Proof::Proven(_)));
+                        prop_assert!(verdict.name.len() <= NAME_BYTES_MAX);
+                        break;
+                    }
+                };
+            }
+        }
+    }
 }
