@@ -11,6 +11,9 @@ use zeroize::Zeroize;
 /// The consumed octets at the front after which they are given back.
 const COMPACT_BYTES: usize = 64 * 1024;
 
+/// Room that an empty inbox keeps: thousands of sessions are idle most of the time.
+const IDLE_BYTES: usize = 2048;
+
 /// What the inbox has for somebody who wants a line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
@@ -92,7 +95,7 @@ impl Inbox {
         if self.used == self.octets.len() {
             self.octets.clear();
             self.used = 0;
-            self.octets.shrink_to(COMPACT_BYTES);
+            self.octets.shrink_to(IDLE_BYTES);
         } else if self.used >= COMPACT_BYTES {
             self.octets.drain(..self.used);
             self.used = 0;
