@@ -10,7 +10,6 @@ use drain_support::pipe::{Traits, pair};
 use drain_support::server::{Reply, Server};
 use drain_support::{Clock, Place, at_once, put};
 use restante::mail::*;
-use restante::provider::drain::wait_for_mail;
 use restante::provider::{Window, World};
 
 fn holding(seconds: u64) -> Settings {
@@ -119,23 +118,6 @@ fn a_held_connection_gives_way_to_a_new_call() {
     assert_eq!((last.ended.as_str(), taken.quit), ("lease-lost", true));
     assert_eq!(taken.messages.len(), 1, "the new mail is the new holder's");
     at_once(restante::store::Store::release(&*place.memory, lease)).expect("released");
-}
-
-#[test]
-fn waiting_for_mail_ends_with_mail_or_time() {
-    let mut place = Place::default();
-    let domains = [drain_support::domain("example.com")];
-    let office = place.office.clone();
-    let span = Duration::from_secs(240);
-    assert!(!place.run(wait_for_mail(&office, &domains, span)).expect("counted"));
-    assert_eq!(place.clock.now(), span);
-    let (memory, clock) = (place.memory.clone(), place.clock.clone());
-    let _arriving = place.spawn(async move {
-        clock.wait(Duration::from_secs(30)).await;
-        put(&*memory, 9, "", &["l@example.com"], b"new\r\n").await.expect("committed");
-    });
-    assert!(place.run(wait_for_mail(&office, &domains, span)).expect("counted"));
-    assert_eq!(place.clock.now().as_secs(), 270);
 }
 
 /// A client that hands on one line of each record and loses the rest of it for good.

@@ -470,7 +470,7 @@ fn nothing_is_lost_and_twice_comes_only_what_was_in_doubt() {
         log::set_max_level(log::LevelFilter::Debug);
         return play(seed);
     }
-    let seeds = number("RESTANTE_SIM_SEEDS").unwrap_or(2000);
+    let seeds = number("RESTANTE_SIM_SEEDS").unwrap_or(1000);
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {

@@ -16,7 +16,6 @@ mod steering;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -337,27 +336,6 @@ impl Drain {
         if self.renewing.is_none() {
             let (store, lease) = (self.office.store.clone(), self.lease.clone());
             self.renewing = Some(async move { store.renew(&lease).await }.boxed());
-        }
-    }
-}
-
-/// Waits until a message is ready in one of these queues, at most `span`. True if there is one.
-pub async fn wait_for_mail(
-    office: &Office,
-    domains: &[crate::mail::Domain],
-    span: Duration,
-) -> Result<bool, StoreError> {
-    let mut hints = office.store.changes(domains);
-    let mut over = office.world.wait(span);
-    loop {
-        for domain in domains {
-            if office.store.count(domain).await?.ready > 0 {
-                return Ok(true);
-            }
-        }
-        match futures::future::select(hints.next(), over).await {
-            futures::future::Either::Left((Some(_), rest)) => over = rest,
-            _ => return Ok(false),
         }
     }
 }
