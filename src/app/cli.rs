@@ -325,8 +325,6 @@ pub enum StateArg {
     Held,
     /// Refused for good by the customer's server
     Failed,
-    /// Delivered, and the report that says so is still owed
-    Relayed,
 }
 
 impl From<StateArg> for State {
@@ -337,7 +335,6 @@ impl From<StateArg> for State {
             StateArg::Deferred => Self::Deferred,
             StateArg::Held => Self::Held,
             StateArg::Failed => Self::Failed,
-            StateArg::Relayed => Self::Relayed,
         }
     }
 }
