@@ -193,3 +193,47 @@ fn the_tables_in_the_operators_guide_are_those_of_the_program() {
         }
     }
 }
+
+/// Looks at everything that a report can say about `text`.
+fn examine(text: &str) {
+    let loaded = config::parse(Path::new("any.toml"), text);
+    for finding in loaded.report.findings() {
+        assert!(!loaded.report.show(finding).is_empty());
+        let (line, column) =
+            loaded.report.line_and_column(finding.span.as_ref().map_or(0, |span| span.start));
+        assert!(line >= 1 && column >= 1);
+    }
+    assert_eq!(loaded.config.is_some(), loaded.report.faults() == 0);
+    if let Some(config) = loaded.config {
+        assert!(!config.show(&loaded.report).is_empty());
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_text_breaks_the_reader(text in "(?s).{0,200}") {
+        examine(&text);
+    }
+
+    #[test]
+    fn no_change_to_a_good_file_breaks_the_reader(
+        place in 0usize..2000, length in 0usize..12, with in "[\"\\[\\]=.,#a-z0-9é\\n -]{0,8}",
+    ) {
+        let full = files("good").into_iter().find(|f| f.ends_with("full.toml")).expect("there");
+        let mut text = std::fs::read_to_string(full).expect("readable");
+        let start = (0..=place % text.len()).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        let wanted = (start + length).min(text.len());
+        let end = (start..=wanted).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(start);
+        text.replace_range(start..end, &with);
+        examine(&text);
+    }
+
+    #[test]
+    fn sizes_and_times_are_read_as_they_are_shown(number in 0u64..1 << 50) {
+        use config::units::{show_size, show_time, size, time};
+        assert_eq!(size(&show_size(number)), Ok(number));
+        assert_eq!(time(&show_time(number)), Ok(number));
+    }
+}

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use super::admin::{self, Done, Item, Items, Refused, Request};
 use super::config::{self, Config};
 use super::control::client::Client;
+use super::output::tell;
 use crate::net::clock::RealWorld;
 use crate::provider::Office;
 use crate::store::{Directory, SledStore, Store, StoreError, sled};
@@ -149,7 +150,7 @@ impl Turn {
             Err(error) => return Err(unopened(config, error)),
         }
         if !std::mem::replace(&mut self.is_told, true) {
-            eprintln!("restante: another process has the store open; waiting for it");
+            tell("restante: another process has the store open; waiting for it");
         }
         std::thread::sleep(BETWEEN_PAUSE);
         Ok(None)

@@ -19,6 +19,11 @@ pub enum Format {
     JsonLines,
 }
 
+/// A line on standard error. Without one there is nobody to tell, and that is no reason to stop.
+pub fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Standard output.
 pub struct Out {
     /// How.

@@ -21,6 +21,14 @@ pub(super) async fn add(
     mut domains: Vec<Domain>,
     given: Option<Password>,
 ) -> Result<Done, Refused> {
+    if name.as_str() == CustomerName::RELAY {
+        return Err(Refused::new(
+            format!(
+                "the name `{name}` is taken: reports on their way to other hosts are queued under it"
+            ),
+            "choose another name",
+        ));
+    }
     domains.sort();
     domains.dedup();
     domains.iter().try_for_each(usable)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Failure;
 use crate::app::config::place::Severity;
 use crate::app::config::{self, Loaded};
-use crate::app::output::{Format, Out};
+use crate::app::output::{Format, Out, tell};
 
 pub(super) fn check(chosen: Option<PathBuf>, show: bool, out: &mut Out) -> Result<(), Failure> {
     let loaded = config::load(&config::locate(chosen));
@@ -28,7 +28,7 @@ pub(super) fn check(chosen: Option<PathBuf>, show: bool, out: &mut Out) -> Resul
 fn for_people(loaded: &Loaded, show: bool, out: &mut Out) -> Result<(), Failure> {
     let Some(config) = &loaded.config else { return Ok(()) };
     for finding in loaded.report.findings() {
-        eprintln!("{}", loaded.report.show(finding));
+        tell(&loaded.report.show(finding));
     }
     if show {
         out.line(&format!("# {}", loaded.report.file().display()))?;

@@ -7,7 +7,7 @@ use crate::app::admin::{Done, Item, Message, Refused, Request, Select};
 use crate::app::backend::Backend;
 use crate::app::cli::{ActionArgs, QueueCommand};
 use crate::app::config::units;
-use crate::app::output::Out;
+use crate::app::output::{Out, tell};
 use crate::mail::QueueId;
 use crate::store::QueueAction;
 
@@ -188,7 +188,7 @@ fn confirm(filter: &Select, word: &str, yes: bool, desk: &mut Backend) -> Result
         return Ok(());
     }
     if yes {
-        eprintln!("{word}: {messages} messages are meant");
+        tell(&format!("{word}: {messages} messages are meant"));
         return Ok(());
     }
     let mend = "repeat with --yes, or look at them with --dry-run";
@@ -196,9 +196,9 @@ fn confirm(filter: &Select, word: &str, yes: bool, desk: &mut Backend) -> Result
     if !std::io::stdin().is_terminal() {
         return Err(refused.into());
     }
-    eprint!("{word} {messages} messages? [y/N] ");
     // The question is on the screen or there is no screen; both ways the answer is read.
-    let _ = std::io::stderr().flush();
+    let mut screen = std::io::stderr();
+    let _ = write!(screen, "{word} {messages} messages? [y/N] ").and_then(|()| screen.flush());
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     match read {

@@ -64,21 +64,15 @@ impl Key {
 /// value (as TOML) that says just that and therefore holds. `check` warns of every one that a file sets
 /// otherwise, and `customer set` of every such setting. Shrinks to nothing.
 pub const PENDING: &[(&str, &str, &str)] = &[
-    ("queue.expire_after", "mail is kept until it is collected or removed by hand", ""),
     ("etrn.enabled", "ETRN is not offered", "false"),
     ("etrn.retry", "ETRN is not offered", ""),
-    (
-        "relay.route",
-        "no report is sent; failed mail stays, see `restante queue list --failed`",
-        "\"none\"",
-    ),
-    ("relay.username", "no report is sent", ""),
-    ("relay.password_file", "no report is sent", ""),
-    ("relay.tls", "no report is sent", ""),
+    ("relay.route", "reports to other hosts wait in the queue of `relay`; none leaves", "\"none\""),
+    ("relay.username", "no report leaves for other hosts", ""),
+    ("relay.password_file", "no report leaves for other hosts", ""),
+    ("relay.tls", "no report leaves for other hosts", ""),
     ("etrn-host", "ETRN is not offered", ""),
     ("etrn-from", "ETRN is not offered", ""),
     ("etrn-tls", "ETRN is not offered", ""),
-    ("expire-after", "mail is kept until it is collected or removed by hand", ""),
 ];
 
 /// What happens instead, if `key` has no effect in this version.
