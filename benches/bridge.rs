@@ -133,7 +133,9 @@ fn send(socket: TcpStream, tls: Option<Arc<ServerConfig>>, calls: bool, mebibyte
     }
     // The greeting of the server behind the relay, then one transaction.
     hear(&mut talk);
-    for command in ["EHLO p\r\n", "MAIL FROM:<a@x.example>\r\n", "RCPT TO:<b@y.example>\r\n", "DATA\r\n"] {
+    for command in
+        ["EHLO p\r\n", "MAIL FROM:<a@x.example>\r\n", "RCPT TO:<b@y.example>\r\n", "DATA\r\n"]
+    {
         say(&mut talk, command);
         hear(&mut talk);
     }
