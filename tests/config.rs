@@ -122,6 +122,7 @@ fn values_reach_the_provider() {
                 [auth]\nrequire_tls = false\nmechanisms = [\"PLAIN\", \"CRAM-MD5\"]\nfailures_max = 5\n\
                 [limits]\nmessage_bytes_max = \"1 MiB\"\nrecipients_max = 200\nsessions_max = 7\n\
                 sessions_per_address = 3\nreceived_max = 150\ndisk_free_min = \"0 B\"\n\
+                turns_per_minute = 9\n[listen]\nodmr_from = [\"192.0.2.0/24\"]\nproxy_from = [\"::1\"]\n\
                 [drain]\nwait_for_mail = \"5m\"\nhold_open = \"1h\"\n[queue]\nexpire_after = \"2d\"\n";
     std::fs::write(&file, text).expect("written");
     let loaded = config::load(&file);
@@ -134,6 +135,14 @@ fn values_reach_the_provider() {
     assert_eq!((policy.auth_failures_max, policy.received_max), (5, 150));
     assert_eq!((policy.message_bytes_max, policy.recipients_max), (1 << 20, 200));
     assert_eq!((policy.sessions_max, policy.sessions_per_address), (7, 3));
+    assert_eq!(policy.turns_per_minute, 9);
+    let inside = "192.0.2.7".parse().expect("an address");
+    let outside = "192.0.3.7".parse().expect("an address");
+    assert!(policy.admits(restante::smtp::Door::Odmr, inside));
+    assert!(!policy.admits(restante::smtp::Door::Odmr, outside));
+    assert!(policy.admits(restante::smtp::Door::Mx, outside));
+    assert!(policy.is_balancer("::1".parse().expect("an address")));
+    assert!(!policy.is_balancer(inside));
     assert_eq!((policy.disk_free_min, policy.expire_after.0), (0, 172_800));
     assert_eq!(policy.drain.wait_for_mail.expect("set").0, 300);
     assert_eq!(policy.drain.hold_open.expect("set").0, 3600);

@@ -5,6 +5,7 @@
 //! behind.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::net::listen::{Bound, Place, bind_address};
 use crate::net::manager::{self, Adopted};
 use crate::net::serve::Host;
 use crate::net::stop::Stop;
-use crate::net::tls::{MinimumVersion, ServerFiles, ServerTls};
+use crate::net::tls::{MinimumVersion, PairFiles, ServerFiles, ServerTls};
 use crate::net::{descriptors, http};
 use crate::provider::board::Listener;
 use crate::provider::ledger::TARGET;
@@ -156,6 +157,11 @@ fn certificate(config: &Config) -> Result<Option<Arc<ServerTls>>, Refused> {
     let mut files = ServerFiles::new(tls.certificate.clone(), tls.private_key.clone(), minimum);
     files.asks_clients = config.policy().mechanisms.contains(&"EXTERNAL");
     files.client_ca = tls.client_ca.clone();
+    let pair = |(certificate, private_key): &(PathBuf, PathBuf)| PairFiles {
+        certificate: certificate.clone(),
+        private_key: private_key.clone(),
+    };
+    files.also = tls.also.iter().map(pair).collect();
     let mend = "see [tls] in the configuration";
     let tls = ServerTls::load(files).map_err(|error| Refused::new(error, mend))?;
     Ok(Some(Arc::new(tls)))

@@ -1,7 +1,7 @@
 //! A provider on loopback inside the test's own process, with the program's listeners and a clock that the test may
 //! speed up; and peers that say exactly the octets they are told to.
 
-#![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(dead_code, unreachable_pub, reason = "each test takes what it needs")]
 
 pub mod peer;
 pub mod scram;

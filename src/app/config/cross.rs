@@ -159,6 +159,22 @@ fn certificate(values: &mut Values, folder: &Path, report: &mut Report) {
     {
         report.fault(span, format!("tls.client_ca: {what}"), "name a file of PEM certificates");
     }
+    more_certificates(values, folder, report);
+}
+
+/// The folders of `tls.also`: each holds a pair.
+fn more_certificates(values: &Values, folder: &Path, report: &mut Report) {
+    let Some(found) = values.get("tls.also") else { return };
+    let Value::Words(names) = &found.value else { return };
+    for name in names {
+        let (certificate, private_key) = pair::in_folder(&beside(folder, name));
+        match pair::check(&certificate, &private_key) {
+            Ok(()) => readable_by_others(&private_key, found.span.clone(), "tls.also", report),
+            Err((_, what, mend)) => {
+                report.fault(found.span.clone(), format!("tls.also: {what}"), mend);
+            }
+        }
+    }
 }
 
 fn without_certificate(values: &mut Values, report: &mut Report) {

@@ -13,6 +13,10 @@ pub enum Kind {
     Path,
     /// A list of `address:port`.
     Addresses,
+    /// A list of networks in CIDR form.
+    Networks,
+    /// A list of folders.
+    Folders,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of these words, each once.
@@ -116,6 +120,18 @@ pub const KEYS: &[Key] = &[
     ),
     key("listen.odmr", Kind::Addresses, "[\"[::]:366\"]", "On-Demand Mail Relay, RFC 2645."),
     key("listen.odmrs", Kind::Addresses, "[]", "The same under implicit TLS (fetchmail --ssl)."),
+    key(
+        "listen.odmr_from",
+        Kind::Networks,
+        "[]",
+        "Networks that may come to `odmr` and `odmrs`; empty: any. Others get 554.",
+    ),
+    key(
+        "listen.proxy_from",
+        Kind::Networks,
+        "[]",
+        "Load balancers that send a PROXY header of version 2; nobody else is believed.",
+    ),
     key("listen.http", Kind::Addresses, "[\"127.0.0.1:9366\"]", "Metrics, health and status page."),
     key(
         "tls.certificate",
@@ -128,6 +144,12 @@ pub const KEYS: &[Key] = &[
         Kind::Path,
         "\"/etc/restante/tls/privkey.pem\"",
         "Its private key, PEM, readable by the service only.",
+    ),
+    key(
+        "tls.also",
+        Kind::Folders,
+        "[]",
+        "More certificates, chosen by the name the client asks for: folders with fullchain.pem and privkey.pem.",
     ),
     key("tls.client_ca", Kind::Path, "", "CA whose client certificates may log in by EXTERNAL."),
     key("tls.minimum", Kind::Choice(&["1.2", "1.3"]), "\"1.2\"", "Oldest TLS version."),
@@ -184,6 +206,12 @@ pub const KEYS: &[Key] = &[
         Kind::Count(1, 10_000, 100),
         "100",
         "Received lines (hops); beyond it 554, a loop.",
+    ),
+    key(
+        "limits.turns_per_minute",
+        Kind::Count(1, 1_000_000, 1),
+        "120",
+        "ATRN in vain, for each customer and minute; then 450. Calls that move mail are not counted.",
     ),
     key("limits.disk_free_min", Kind::Size(0), "\"1 GiB\"", "Free disk below which MAIL gets 452."),
     key("queue.expire_after", Kind::Time, "\"30d\"", "Age at which undelivered mail is given up."),

@@ -15,7 +15,7 @@ mod value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::mail::{Domain, Durations, Seconds};
+use crate::mail::{Domain, Durations, Network, Seconds};
 use crate::provider::Policy;
 use place::Report;
 use read::Values;
@@ -51,6 +51,8 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The key, PEM.
     pub private_key: PathBuf,
+    /// More pairs: chain and key.
+    pub also: Vec<(PathBuf, PathBuf)>,
     /// Authority of client certificates, PEM.
     pub client_ca: Option<PathBuf>,
     /// Whether TLS 1.2 is refused.
@@ -233,6 +235,7 @@ fn assemble(file: &Path, folder: &Path, values: Values) -> Option<Config> {
         |(certificate, private_key)| Tls {
             certificate,
             private_key,
+            also: pick.folders("tls.also").iter().map(|folder| pair::in_folder(folder)).collect(),
             client_ca: pick.path("tls.client_ca"),
             only_tls13: pick.word("tls.minimum") == "1.3",
         },
@@ -292,6 +295,22 @@ impl Pick<'_> {
             Some(Value::Addresses(list)) => list.iter().map(|(address, _)| *address).collect(),
             _ => Vec::new(),
         }
+    }
+
+    fn words(&self, key: &str) -> &[String] {
+        match self.value(key) {
+            Some(Value::Words(words)) => words,
+            _ => &[],
+        }
+    }
+
+    fn folders(&self, key: &str) -> Vec<PathBuf> {
+        self.words(key).iter().map(|text| beside(self.folder, text)).collect()
+    }
+
+    fn networks(&self, key: &str) -> Vec<Network> {
+        // Each was parsed when it was read.
+        self.words(key).iter().filter_map(|text| text.parse().ok()).collect()
     }
 
     fn word(&self, key: &str) -> &str {
@@ -356,6 +375,9 @@ impl Pick<'_> {
             wait_for_mail: Some(Seconds(self.number("drain.wait_for_mail"))),
             hold_open: Some(Seconds(self.number("drain.hold_open"))),
         };
+        policy.turns_per_minute = small("limits.turns_per_minute");
+        policy.odmr_from = self.networks("listen.odmr_from");
+        policy.proxy_from = self.networks("listen.proxy_from");
         policy.sessions_max = count("limits.sessions_max");
         policy.sessions_per_address = count("limits.sessions_per_address");
         policy

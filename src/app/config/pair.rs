@@ -2,7 +2,7 @@
 //!
 //! Called by the cross checks only; the listeners load the files again themselves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -42,6 +42,11 @@ pub(super) fn check(certificate: &Path, private_key: &Path) -> Result<(), Wrong>
         }
         _ => Ok(()),
     }
+}
+
+/// Chain and key in a folder of `tls.also`, under the names that ACME clients give them.
+pub(super) fn in_folder(folder: &Path) -> (PathBuf, PathBuf) {
+    (folder.join("fullchain.pem"), folder.join("privkey.pem"))
 }
 
 /// Whether the file holds certificates.

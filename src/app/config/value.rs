@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::keys::Kind;
 use super::place::nearest;
 use super::units;
-use crate::mail::Domain;
+use crate::mail::{Domain, Network};
 
 /// A checked value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub(super) fn check(kind: Kind, value: &Spanned<DeValue<'_>>) -> Result<Value, V
         Kind::Count(least, most, _) => count(value, least, most),
         Kind::Addresses => list(value, address).map(Value::Addresses),
         Kind::Choices(words) => choices(value, words),
+        Kind::Networks => list(value, network).map(Value::Words),
+        Kind::Folders => list(value, folder).map(Value::Words),
         Kind::Times => {
             let single = matches!(value.get_ref(), DeValue::String(_));
             let times = if single { time(value).map(|one| vec![one]) } else { list(value, time) }?;
@@ -265,4 +267,23 @@ fn number_with_unit(
     };
     let (what, mend) = said.split_once("; ").unwrap_or((&said, "write a whole number and a unit"));
     Err(wrong(value.span(), what, mend))
+}
+
+fn network(item: &Spanned<DeValue<'_>>) -> Result<String, Vec<Wrong>> {
+    let DeValue::String(text) = item.get_ref() else {
+        let what = format!("{} where a network is wanted", kind_of(item.get_ref()));
+        return Err(wrong(item.span(), what, "write it as in \"192.0.2.0/24\""));
+    };
+    match text.parse::<Network>() {
+        Ok(network) => Ok(network.to_string()),
+        Err(what) => Err(wrong(item.span(), what, "write it as in \"192.0.2.0/24\"")),
+    }
+}
+
+fn folder(item: &Spanned<DeValue<'_>>) -> Result<String, Vec<Wrong>> {
+    match text(Kind::Path, item)? {
+        Value::Path(path) => Ok(path),
+        // The form above gives nothing else.
+        _ => Err(wrong(item.span(), "no folder", "write its path between double quotes")),
+    }
 }
