@@ -63,23 +63,7 @@ impl Key {
 /// Keys and settings that are read and checked but do not act yet: the name, what happens instead, and the
 /// value (as TOML) that says just that and therefore holds. `check` warns of every one that a file sets
 /// otherwise, and `customer set` of every such setting. Shrinks to nothing.
-pub const PENDING: &[(&str, &str, &str)] = &[
-    ("queue.expire_after", "mail is kept until it is collected or removed by hand", ""),
-    ("etrn.enabled", "ETRN is not offered", "false"),
-    ("etrn.retry", "ETRN is not offered", ""),
-    (
-        "relay.route",
-        "no report is sent; failed mail stays, see `restante queue list --failed`",
-        "\"none\"",
-    ),
-    ("relay.username", "no report is sent", ""),
-    ("relay.password_file", "no report is sent", ""),
-    ("relay.tls", "no report is sent", ""),
-    ("etrn-host", "ETRN is not offered", ""),
-    ("etrn-from", "ETRN is not offered", ""),
-    ("etrn-tls", "ETRN is not offered", ""),
-    ("expire-after", "mail is kept until it is collected or removed by hand", ""),
-];
+pub const PENDING: &[(&str, &str, &str)] = &[];
 
 /// What happens instead, if `key` has no effect in this version.
 #[must_use]
