@@ -13,8 +13,12 @@ use super::admin::{self, Done, Item, Items, Refused, Request};
 use super::config::{self, Config};
 use super::control::client::Client;
 use super::output::tell;
+use crate::net::call::{Phone, Reach};
 use crate::net::clock::RealWorld;
-use crate::provider::Office;
+use crate::net::dns::Resolver;
+use crate::net::stop::Stop;
+use crate::provider::board::LastDrain;
+use crate::provider::{Office, rounds};
 use crate::store::{Directory, SledStore, Store, StoreError, sled};
 
 /// How long a provider may be between opening its store and its socket, or between closing the one and the other.
@@ -30,7 +34,7 @@ pub enum Backend {
     /// The running provider.
     Running(Client),
     /// The store, opened by this command.
-    Direct(Box<Office>),
+    Direct(Arc<Office>),
 }
 
 impl Backend {
@@ -49,7 +53,7 @@ impl Backend {
             let Some((store, directory)) = turn.try_open(config)? else { continue };
             let world = Arc::new(RealWorld::default());
             let office = Office::new(store, directory, world, config.policy());
-            return Ok(Self::Direct(Box::new(office)));
+            return Ok(Self::Direct(Arc::new(office)));
         }
     }
 
@@ -65,6 +69,17 @@ impl Backend {
                 block_on(admin::perform(office, &who, request, &mut Given(each)))
             }
         }
+    }
+
+    /// Makes the call that was just asked for, if no running provider does it; `None` if there was nothing to do.
+    ///
+    /// # Errors
+    /// The host could not be reached.
+    pub fn call_now(&self) -> Result<Option<LastDrain>, Refused> {
+        let Self::Direct(office) = self else { return Ok(None) };
+        let (_giver, stop) = Stop::new();
+        let phone = Phone::new(office.clone(), Resolver::of_the_system(), Reach::default(), stop);
+        block_on(rounds::once(office, &phone)).map_err(|why| Refused::new(why, "try again later"))
     }
 
     /// Ends in order.

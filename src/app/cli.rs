@@ -79,6 +79,14 @@ pub enum Command {
     /// Calls the provider, logs in, turns the connection round (RFC 2645, ATRN) and passes the mail on. The target is
     /// opened before the turn: while it is down, no mail is touched. Works with every provider of RFC 2645.
     Fetch(Box<FetchArgs>),
+    /// Start the delivery of a domain's queue to its customer's `etrn-host` now
+    ///
+    /// Beside a running provider it is started, and the answer comes at once; without one it is done before the
+    /// command ends.
+    Flush {
+        /// The domain
+        domain: Domain,
+    },
     /// Print shell completions
     ///
     /// For example: restante completions bash > /etc/bash_completion.d/restante

@@ -18,11 +18,14 @@ use signal_hook_async_std::Signals;
 
 use super::admin::Refused;
 use super::backend::open_store;
-use super::config::{self, Config};
+use super::config::{self, Config, Route};
 use super::control::server::Attendant;
 use super::{logging, pages};
+use crate::mail::Secret;
+use crate::net::call::{Phone, Reach};
 use crate::net::clock::RealWorld;
 use crate::net::control::Control;
+use crate::net::dns::Resolver;
 use crate::net::listen::{Bound, Place, bind_address};
 use crate::net::manager::{self, Adopted};
 use crate::net::serve::Host;
@@ -30,8 +33,10 @@ use crate::net::stop::Stop;
 use crate::net::tls::{MinimumVersion, PairFiles, ServerFiles, ServerTls};
 use crate::net::{descriptors, http};
 use crate::provider::board::Listener;
+use crate::provider::call::Caller;
 use crate::provider::ledger::TARGET;
 use crate::provider::report::Reporter;
+use crate::provider::rounds::Rounds;
 use crate::provider::{Office, expiry};
 use crate::smtp::Door;
 
@@ -101,6 +106,7 @@ async fn run(config: &Config, office: &Arc<Office>, mut adopted: Adopted) -> Res
     task::spawn(upkeep(office.clone(), tls.clone(), stop.clone()));
     task::spawn(reports(office.clone(), stop.clone()));
     task::spawn(expiries(office.clone(), stop.clone()));
+    call_out(config, office, &stop)?;
     for Listener { name, address } in office.board.listeners() {
         let address = address.to_string();
         log::info!(target: TARGET, listener = name, address = address; "listening");
@@ -219,6 +225,45 @@ async fn upkeep(office: Arc<Office>, tls: Option<Arc<ServerTls>>, stop: Stop) {
             log::error!(target: TARGET, what = "maintain", error = error; "store-trouble");
         }
     }
+}
+
+/// The ETRN path and the way out.
+fn call_out(config: &Config, office: &Arc<Office>, stop: &Stop) -> Result<(), Refused> {
+    let login = match &config.relay.login {
+        None => None,
+        Some((name, file)) => {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                let what = format!("relay.password_file {}: {error}", file.display());
+                Refused::new(what, "write the password to this file, mode 0600")
+            })?;
+            let password = text.lines().next().unwrap_or_default();
+            Some((name.clone(), Secret::from(password)))
+        }
+    };
+    if config.relay.route == Route::None {
+        let detail = "relay.route is \"none\": reports to foreign addresses wait until they expire";
+        log::warn!(target: TARGET, detail = detail; "no-way-out");
+    }
+    let resolver = Resolver::of_the_system();
+    let phone: Arc<dyn Caller> =
+        Arc::new(Phone::new(office.clone(), resolver, Reach::default(), stop.clone()));
+    for rounds in [
+        Rounds::etrn(office.clone(), phone.clone()),
+        Rounds::relay(office.clone(), phone.clone(), login),
+    ] {
+        let stop = stop.clone();
+        // Drains under way hear the order themselves and come to their next safe point.
+        task::spawn(async move {
+            select(Box::pin(rounds.run()), Box::pin(farewell(stop))).await;
+        });
+    }
+    Ok(())
+}
+
+/// Is ready when the order to stop was given and running calls have had their time.
+async fn farewell(stop: Stop) {
+    stop.given().await;
+    task::sleep(FAREWELL).await;
 }
 
 /// What is owed to senders is told until the order to stop.

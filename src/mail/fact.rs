@@ -86,6 +86,15 @@ pub enum Fact {
         /// The reply line.
         reply: String,
     },
+    /// ETRN was answered.
+    Etrn {
+        /// Who.
+        customer: CustomerName,
+        /// The argument, as given.
+        node: String,
+        /// The reply line.
+        reply: String,
+    },
     /// A customer's client departs from a rule in a way that we tolerate; once a session.
     Tolerated(&'static str),
 }

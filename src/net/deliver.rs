@@ -30,27 +30,36 @@ const CLOSE_SECONDS_MAX: Duration = Duration::from_secs(5);
 /// Drains a reversed connection (RFC 2645 §5.3), to its end, and hands the lease back.
 pub async fn deliver(reversed: Reversed, office: &Arc<Office>, stop: &Stop) -> LastDrain {
     let (wire, lease) = reversed.into_parts();
-    drain(wire, lease, Way::Atrn, office, stop).await
+    let drain = Drain::begin(office.clone(), lease, Way::Atrn, wire.tls.is_some()).await;
+    carried(wire, drain, office, stop).await
 }
 
-/// Drains a connection that we opened (RFC 1985 §5.1), to its end, and hands the lease back.
+/// Drains a connection that we opened and that has not been greeted yet, to its end, and hands the lease back.
 pub async fn deliver_dialed(
     wire: Wire,
     lease: Lease,
     office: &Arc<Office>,
     stop: &Stop,
 ) -> LastDrain {
-    drain(wire, lease, Way::Etrn, office, stop).await
+    let drain = Drain::begin(office.clone(), lease, Way::Etrn, wire.tls.is_some()).await;
+    carried(wire, drain, office, stop).await
 }
 
-async fn drain(
-    mut wire: Wire,
+/// Drains a connection that we opened and that was greeted (RFC 1985 §5.1), to its end, and hands the lease back.
+pub async fn deliver_opened(
+    wire: Wire,
     lease: Lease,
     way: Way,
+    peer_name: Option<String>,
     office: &Arc<Office>,
     stop: &Stop,
 ) -> LastDrain {
-    let mut drain = Drain::begin(office.clone(), lease, way, wire.tls.is_some()).await;
+    let is_under_tls = wire.tls.is_some();
+    let drain = Drain::begin_opened(office.clone(), lease, way, is_under_tls, peer_name).await;
+    carried(wire, drain, office, stop).await
+}
+
+async fn carried(mut wire: Wire, mut drain: Drain, office: &Arc<Office>, stop: &Stop) -> LastDrain {
     carry(&mut *wire.stream, &mut drain, stop).await;
     let patience = office.world.wait(CLOSE_SECONDS_MAX);
     // The outcome is settled first: a peer that does not close must not hold the lease.

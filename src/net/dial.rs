@@ -20,20 +20,37 @@ const CONNECT_SECONDS_MAX: u64 = 30;
 /// # Errors
 /// The last address's error, or that the name has no address.
 pub async fn connect(host: &str, port: u16) -> io::Result<Wire> {
-    let target = (host.to_owned(), port);
-    let addresses: Vec<SocketAddr> =
-        blocking::unblock(move || target.to_socket_addrs().map(Iterator::collect)).await?;
+    let addresses = addresses(host, port).await?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
     for address in addresses {
-        let attempt = TcpStream::connect(address);
-        let patience = Duration::from_secs(CONNECT_SECONDS_MAX);
-        match async_std::future::timeout(patience, attempt).await {
-            Ok(Ok(stream)) => return Ok(tuned(stream, address)),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
+        match connect_to(address).await {
+            Ok(wire) => return Ok(wire),
+            Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// The addresses of `host` by the system's resolver.
+///
+/// # Errors
+/// The resolver's.
+pub async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let target = (host.to_owned(), port);
+    blocking::unblock(move || target.to_socket_addrs().map(Iterator::collect)).await
+}
+
+/// Connects to one address.
+///
+/// # Errors
+/// The system's, or that nothing answered in time.
+pub async fn connect_to(address: SocketAddr) -> io::Result<Wire> {
+    let attempt = TcpStream::connect(address);
+    let patience = Duration::from_secs(CONNECT_SECONDS_MAX);
+    match async_std::future::timeout(patience, attempt).await {
+        Ok(outcome) => outcome.map(|stream| tuned(stream, address)),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
+    }
 }
 
 fn tuned(stream: TcpStream, peer: SocketAddr) -> Wire {

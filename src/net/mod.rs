@@ -2,11 +2,13 @@
 //!
 //! The only room, with `app/run.rs`, that names the async runtime.
 
+pub mod call;
 pub mod clock;
 pub mod control;
 pub mod deliver;
 pub mod descriptors;
 pub mod dial;
+pub mod dns;
 pub mod http;
 pub mod listen;
 pub mod manager;

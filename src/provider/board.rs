@@ -161,7 +161,7 @@ impl Board {
             Fact::LoginFailed { .. } => tally.login_failures += 1,
             Fact::Turn { .. } => tally.turns += 1,
             Fact::TurnRefused { .. } => tally.turns_refused += 1,
-            Fact::Tolerated(_) => {}
+            Fact::Etrn { .. } | Fact::Tolerated(_) => {}
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::intake::Intake;
 use super::office::Office;
 use super::trace::Trace;
-use super::{account, ledger, turn};
+use super::{account, etrn, ledger, turn};
 use crate::mail::{Fact, Lease, TlsFacts};
 use crate::smtp::{Answer, Question, TurnRequest};
 
@@ -62,6 +62,9 @@ impl Desk {
             Question::Login(request) => {
                 let (peer, tls) = (self.peer.ip(), self.tls.as_ref());
                 Answer::Login(account::login(office, request, peer, tls).await)
+            }
+            Question::Etrn(request) => {
+                Answer::Etrn(etrn::request(office, &request, self.peer.ip()).await)
             }
             Question::Turn(request) => {
                 let owner = self.peer.to_string();

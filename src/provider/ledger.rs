@@ -42,6 +42,10 @@ pub fn record(fact: &Fact, peer: SocketAddr, tls: Option<&TlsFacts>) {
             let customer = customer.as_str();
             log::info!(target: TARGET, customer = customer, reply = reply, client = client, tls = tls; "turn-refused");
         }
+        Fact::Etrn { customer, node, reply } => {
+            let customer = customer.as_str();
+            log::info!(target: TARGET, customer = customer, node = node, reply = reply, client = client, tls = tls; "etrn");
+        }
         Fact::Tolerated(what) => {
             log::info!(target: TARGET, what = *what, client = client; "tolerated");
         }

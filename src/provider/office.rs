@@ -10,9 +10,10 @@ use super::age::Age;
 use super::bell::Bell;
 use super::board::Board;
 use super::policy::Policy;
+use super::rounds::Flush;
 use super::servers::Servers;
 use super::world::World;
-use crate::mail::{Domain, QueueId, Timestamp};
+use crate::mail::{QueueId, Timestamp};
 use crate::store::{Directory, Health, Store, StoreError};
 
 /// What all sessions share.
@@ -29,8 +30,10 @@ pub struct Office {
     pub abuse: Abuse,
     /// Messages with recipients that a report is owed for.
     pub owed: Bell<QueueId>,
+    /// Queues whose delivery was asked for by ETRN or by hand.
+    pub flushes: Bell<Flush>,
     /// Foreign domains that a report waits for.
-    pub outgoing: Bell<Domain>,
+    pub outgoing: Bell<Flush>,
     /// What the customers' servers last announced.
     pub servers: Servers,
     age: Age,
@@ -61,6 +64,7 @@ impl Office {
             board: Board::default(),
             abuse: Abuse::default(),
             owed: Bell::default(),
+            flushes: Bell::default(),
             outgoing: Bell::default(),
             servers: Servers::default(),
             age,

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::mail::{ClientProfile, Customer, Domain, Durations, Network, RejectPolicy, Seconds};
+use super::call::HostPort;
+use crate::mail::{
+    ClientProfile, Customer, Domain, Durations, EtrnTls, Network, RejectPolicy, Seconds,
+};
 use crate::smtp::{Door, Terms};
 
 /// The provider's rules. Replaced as a whole when the configuration is loaded again.
@@ -36,6 +39,10 @@ pub struct Policy {
     pub tls_available: bool,
     /// `wait-for-mail` and `hold-open` for customers that set none.
     pub drain: Durations,
+    /// Pauses between attempts of the ETRN path, the last repeats; `None`: ETRN is off.
+    pub etrn: Option<Vec<Seconds>>,
+    /// The way out for reports.
+    pub relay: Relay,
     /// How much may be on its way to a customer and not yet recorded.
     pub window: Window,
     /// Sessions on all listeners together.
@@ -66,6 +73,8 @@ impl Policy {
             turns_per_minute: 120,
             tls_available: false,
             drain: Durations { wait_for_mail: Some(Seconds(0)), hold_open: Some(Seconds(0)) },
+            etrn: Some([60, 300, 900, 3600].map(Seconds).to_vec()),
+            relay: Relay::default(),
             window: Window::default(),
             sessions_max: 10_000,
             sessions_per_address: 20,
@@ -84,6 +93,7 @@ impl Policy {
             recipients_max: self.recipients_max,
             received_max: self.received_max,
             tls_available: self.tls_available,
+            etrn: self.etrn.is_some() && self.tls_available,
             auth_requires_tls: self.auth_requires_tls,
             mechanisms: self.mechanisms.clone(),
             auth_failures_max: self.auth_failures_max,
@@ -117,6 +127,40 @@ impl Policy {
             profile: own.client_profile.unwrap_or_default(),
             rejects: own.reject_policy.unwrap_or_default(),
             window: self.window,
+        }
+    }
+}
+
+/// `[relay]`: where reports to foreign addresses go.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Relay {
+    /// The route.
+    pub route: RelayRoute,
+    /// TLS towards a smart host.
+    pub tls: EtrnTls,
+}
+
+/// `relay.route`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum RelayRoute {
+    /// To the mail exchangers of the recipient's domain.
+    #[default]
+    Exchangers,
+    /// To this host.
+    Host(HostPort),
+    /// Nowhere: reports wait until they expire.
+    Nowhere,
+}
+
+impl std::fmt::Display for RelayRoute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exchangers => f.write_str("mx"),
+            Self::Host(HostPort { host, port }) if host.contains(':') => {
+                write!(f, "[{host}]:{port}")
+            }
+            Self::Host(HostPort { host, port }) => write!(f, "{host}:{port}"),
+            Self::Nowhere => f.write_str("none"),
         }
     }
 }

@@ -6,7 +6,8 @@
 //! door RFC 2645 §5.1.1 (AUTH and ATRN).
 //!
 //! Not offered, on purpose: BINARYMIME (nearly no receiver has it, and the mail would come back), REQUIRETLS (on a
-//! reversed connection the next hop is the TLS client), ETRN and AUTH at the MX door.
+//! reversed connection the next hop is the TLS client). At the MX door AUTH and ETRN stand only where they can be used:
+//! under TLS.
 
 use super::sasl::Mechanism;
 use super::{Door, Terms};
@@ -22,7 +23,7 @@ pub fn offered(door: Door, terms: &Terms, tls: Option<&TlsFacts>) -> Vec<String>
     if tls.is_none() && terms.tls_available {
         lines.push("STARTTLS".to_owned());
     }
-    if door == Door::Odmr {
+    if door == Door::Odmr || (terms.etrn && tls.is_some()) {
         let mechanisms = Mechanism::offered(terms, tls);
         // Deviation: RFC 2645 §5.1.1 wants AUTH in every answer to EHLO; where the operator demands TLS first, it
         // comes only with TLS (RFC 4954 §4 and §9).
@@ -30,7 +31,7 @@ pub fn offered(door: Door, terms: &Terms, tls: Option<&TlsFacts>) -> Vec<String>
             let names: Vec<_> = mechanisms.iter().map(|mechanism| mechanism.name()).collect();
             lines.push(format!("AUTH {}", names.join(" ")));
         }
-        lines.push("ATRN".to_owned());
+        lines.push(if door == Door::Odmr { "ATRN" } else { "ETRN" }.to_owned());
     }
     lines
 }

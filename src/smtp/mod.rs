@@ -10,8 +10,10 @@ pub mod bridge;
 pub mod caller;
 pub mod command;
 pub mod data;
+pub mod etrn;
 pub mod extension;
 pub mod inbox;
+pub mod opening;
 pub mod param;
 pub mod refusal;
 pub mod reply;
@@ -81,6 +83,9 @@ pub enum Question {
     Login(LoginRequest),
     /// ATRN: the sole right to drain these queues. → [`Answer::Turn`].
     Turn(TurnRequest),
+    /// ETRN: is this allowed, and how much waits? Starts the delivery, which happens elsewhere and later.
+    /// → [`Answer::Etrn`].
+    Etrn(EtrnRequest),
 }
 
 /// MAIL as understood.
@@ -165,6 +170,15 @@ pub struct TurnRequest {
     pub domains: Vec<Domain>,
 }
 
+/// ETRN as understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtrnRequest {
+    /// Who is logged in.
+    pub account: Account,
+    /// What is asked for.
+    pub node: etrn::Node,
+}
+
 /// The answer to a [`Question`], of the kind that its docstring names. A refusal inside is the peer's matter, not
 /// an error of ours.
 #[derive(Debug)]
@@ -181,6 +195,8 @@ pub enum Answer {
     Login(Result<Box<Account>, Refusal>),
     /// The lease and the number of messages waiting, or why not.
     Turn(Result<(Lease, u64), Refusal>),
+    /// The number of messages whose delivery was started, or why not.
+    Etrn(Result<u64, Refusal>),
 }
 
 /// Behind which listener a session sits (section 2 of the interface).
@@ -206,6 +222,8 @@ pub struct Terms {
     pub received_max: u32,
     /// Whether STARTTLS can be offered at all.
     pub tls_available: bool,
+    /// Whether ETRN, and the login for it, is offered at the MX door under TLS.
+    pub etrn: bool,
     /// Logins only on encrypted connections.
     pub auth_requires_tls: bool,
     /// SASL mechanisms that the operator allows, strongest first, from [`MECHANISMS`].

@@ -136,6 +136,22 @@ refusals! {
     /// The directory cannot be read now (RFC 4954 §6).
     LoginTrouble => 454 (4 . 7 . 0) "Temporary authentication failure",
 
+    // ETRN (RFC 1985 §5.1): what is our policy is never 5yz, which would mean that we do not know the verb (§5.2).
+    /// ETRN without an argument (RFC 1985 §7).
+    NoNode => 500 (5 . 5 . 4) "Syntax error: ETRN needs a domain",
+    /// Not a fully qualified name (RFC 1985 §5).
+    BadNode => 501 (5 . 5 . 4) "Syntax error: not a fully qualified domain name",
+    /// A node that is not this customer's, or nobody's: the same for both.
+    NodeNotYours => 459 (4 . 7 . 1) "Node not allowed: it is not one of your domains",
+    /// The customer has no host for deliveries.
+    NodeWithoutHost => 459 (4 . 7 . 1) "Node not allowed: no host for deliveries (etrn-host) is set for you; use ATRN",
+    /// Not from this address (`etrn-from`).
+    NodeNotFromHere => 459 (4 . 7 . 1) "Node not allowed: ETRN is not permitted from your address",
+    /// Suspended, or gone since the login.
+    NodeSuspended => 459 (4 . 7 . 1) "Node not allowed: the account is suspended",
+    /// The queue cannot be looked at or started.
+    NodeTrouble => 458 (4 . 3 . 0) "Unable to queue messages now",
+
     // The turn (RFC 2645 §5.2.1, §7).
     /// A listed domain is not this customer's, or nobody's: the same for both.
     NotYourDomain => 450 (4 . 7 . 1) "ATRN request refused: not all of these domains are yours",

@@ -140,13 +140,14 @@ pub const VERBS: &[Row] = &[
     last(row(Verb::StartTls, "STARTTLS", BOTH, When::AfterHello, Argument::None)),
     last(Row {
         is_secret: true,
-        ..row(Verb::Auth, "AUTH", ODMR, When::OutsideTransaction, Argument::Required)
+        ..row(Verb::Auth, "AUTH", BOTH, When::OutsideTransaction, Argument::Required)
     }),
     last(Row {
         line_bytes_max: ATRN_BYTES_MAX,
         ..row(Verb::Atrn, "ATRN", ODMR, When::OutsideTransaction, Argument::Optional)
     }),
-    last(row(Verb::Etrn, "ETRN", NOWHERE, When::OutsideTransaction, Argument::Required)),
+    // RFC 1985 §5: even before EHLO; and without an argument it is 500, not 501 (§7).
+    last(row(Verb::Etrn, "ETRN", MX, When::Always, Argument::Optional)),
     row(Verb::Mail, "MAIL", MX, When::OutsideTransaction, Argument::Required),
     row(Verb::Rcpt, "RCPT", MX, When::InTransaction, Argument::Required),
     last(row(Verb::Data, "DATA", MX, When::InTransaction, Argument::None)),

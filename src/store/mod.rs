@@ -10,6 +10,7 @@ mod hints;
 mod kept;
 mod leases;
 pub mod memory;
+mod report;
 mod roster;
 pub mod sled;
 mod tally;
@@ -25,6 +26,7 @@ use crate::mail::{
 };
 
 pub use memory::Memory;
+pub use report::Report;
 pub use sled::{Options, SledStore};
 
 /// What went wrong, in the classes that callers treat differently.
@@ -98,20 +100,6 @@ pub struct NewMessage {
     pub arrived: Timestamp,
     /// When it is to be given up, per recipient, same length as `owners`.
     pub expires: Vec<Timestamp>,
-}
-
-/// A report ready to enter a queue in the same breath as the recipients it tells of leave theirs.
-pub struct Report {
-    /// Its envelope and owners.
-    pub message: NewMessage,
-    /// Its content, written to the end.
-    pub body: Box<dyn BodyWriter>,
-}
-
-impl fmt::Debug for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Report").field("message", &self.message).finish_non_exhaustive()
-    }
 }
 
 /// Where a recipient stands inside a [`Head`].

@@ -18,8 +18,8 @@ use std::fmt;
 use futures::future::BoxFuture;
 
 use crate::mail::{CustomerName, Domain, QueueId, Timestamp};
-use crate::provider::Office;
 use crate::provider::ledger::TARGET;
+use crate::provider::{Office, etrn};
 use crate::store::{DirectoryError, Filter, QueueAction, StateFilter, StoreError};
 
 pub use password::Password;
@@ -69,6 +69,8 @@ pub enum Request {
     QueueCount { filter: Select },
     /// `queue hold`, `release`, `remove`
     QueueApply { filter: Select, action: QueueAction },
+    /// `flush`: start the ETRN path for a domain.
+    Flush { domain: Domain },
     /// `status`
     Status,
 }
@@ -99,6 +101,7 @@ impl Request {
             Self::QueueApply { filter, action } => {
                 format!("queue {} {}", view::action_word(*action), filter.describe())
             }
+            Self::Flush { domain } => format!("flush {domain}"),
             _ => return None,
         })
     }
@@ -353,6 +356,17 @@ async fn dispatch(
         Request::QueueShow { id, body } => queue::show(office, id, body, items).await,
         Request::QueueCount { filter } => queue::count(office, &filter).await,
         Request::QueueApply { filter, action } => queue::apply(office, &filter, action).await,
+        Request::Flush { domain } => flush(office, &domain).await,
         Request::Status => status::snapshot(office).await,
     }
+}
+
+async fn flush(office: &Office, domain: &Domain) -> Result<Done, Refused> {
+    let waiting = etrn::flush(office, domain).await.map_err(|why| Refused::new(why, ""))?;
+    let (result, note) = match waiting {
+        0 => ("nothing to deliver", None),
+        1 => ("delivery started", Some("1 message waits".to_owned())),
+        many => ("delivery started", Some(format!("{many} messages wait"))),
+    };
+    Ok(Done::Changed { subject: domain.to_string(), result: result.to_owned(), note })
 }

@@ -20,6 +20,7 @@ pub(super) async fn snapshot(office: &Office) -> Result<Done, Refused> {
         sessions: office.board.sessions(),
         queues: queues(office).await?,
         last_drains: office.board.last_drains().into_iter().map(Into::into).collect(),
+        relay: office.policy().relay.route.to_string(),
         store: office.store.health().await?,
     };
     Ok(Done::Status(Box::new(status)))

@@ -293,6 +293,8 @@ pub struct Status {
     pub queues: Vec<Queue>,
     /// The last drain of each customer since the provider started.
     pub last_drains: Vec<Drain>,
+    /// The way out for reports: `mx`, `host:port`, or `none`: then they wait.
+    pub relay: String,
     /// How the store is doing.
     pub store: Health,
 }

@@ -6,6 +6,7 @@ mod check;
 mod customer;
 mod domain;
 mod fetch;
+mod flush;
 mod manual;
 mod queue;
 mod status;
@@ -94,6 +95,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Domain(command) => ask_with(chosen, |desk| domain::run(command, desk, &mut out))?,
         Command::Queue(command) => ask_with(chosen, |desk| queue::run(command, desk, &mut out))?,
+        Command::Flush { domain } => ask_with(chosen, |desk| flush::run(domain, desk, &mut out))?,
         Command::Status => ask_with(chosen, |desk| status::run(desk, &mut out))?,
     }
     Ok(out.flush()?)

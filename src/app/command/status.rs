@@ -16,8 +16,19 @@ pub(super) fn run(desk: &mut Backend, out: &mut Out) -> Result<(), Failure> {
     listeners(&status, out)?;
     queues(&status, out)?;
     drains(&status, out)?;
+    relay(&status, out)?;
     store(&status, out)?;
     Ok(())
+}
+
+fn relay(status: &Status, out: &mut Out) -> Result<(), Failure> {
+    out.line("")?;
+    let said = match status.relay.as_str() {
+        "none" => "relay: none; reports to foreign addresses wait until they expire".to_owned(),
+        "mx" => "relay: by the mail exchangers of each domain".to_owned(),
+        host => format!("relay: by {host}"),
+    };
+    Ok(out.line(&said)?)
 }
 
 fn listeners(status: &Status, out: &mut Out) -> Result<(), Failure> {

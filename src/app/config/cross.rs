@@ -240,6 +240,15 @@ fn logins(values: &Values, report: &mut Report) {
 }
 
 fn relay(values: &Values, folder: &Path, report: &mut Report) {
+    if let Some(found) = values.get("relay.route")
+        && found.value == Value::Word("none".into())
+    {
+        report.warning(
+            found.span.clone(),
+            "relay.route is \"none\": reports to foreign addresses wait here until they expire",
+            "set it to \"mx\" or to a host:port that takes mail from us",
+        );
+    }
     let username = values.get("relay.username");
     let password = path_of(values, "relay.password_file", folder);
     match (username, &password) {

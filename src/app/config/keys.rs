@@ -67,17 +67,7 @@ impl Key {
 /// Keys and settings that are read and checked but do not act yet: the name, what happens instead, and the
 /// value (as TOML) that says just that and therefore holds. `check` warns of every one that a file sets
 /// otherwise, and `customer set` of every such setting. Shrinks to nothing.
-pub const PENDING: &[(&str, &str, &str)] = &[
-    ("etrn.enabled", "ETRN is not offered", "false"),
-    ("etrn.retry", "ETRN is not offered", ""),
-    ("relay.route", "reports to other hosts wait in the queue of `relay`; none leaves", "\"none\""),
-    ("relay.username", "no report leaves for other hosts", ""),
-    ("relay.password_file", "no report leaves for other hosts", ""),
-    ("relay.tls", "no report leaves for other hosts", ""),
-    ("etrn-host", "ETRN is not offered", ""),
-    ("etrn-from", "ETRN is not offered", ""),
-    ("etrn-tls", "ETRN is not offered", ""),
-];
+pub const PENDING: &[(&str, &str, &str)] = &[];
 
 /// What happens instead, if `key` has no effect in this version.
 #[must_use]

@@ -15,8 +15,10 @@ mod value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::mail::{Domain, Durations, Network, Seconds};
+use crate::mail::{Domain, Durations, EtrnTls, Network, Seconds};
 use crate::provider::Policy;
+use crate::provider::call::HostPort;
+use crate::provider::policy::{self, RelayRoute};
 use place::Report;
 use read::Values;
 use value::Value;
@@ -75,8 +77,8 @@ pub struct Relay {
     pub route: Route,
     /// Login name, and the file with the password on its first line.
     pub login: Option<(String, PathBuf)>,
-    /// `opportunistic`, `required` or `verify`.
-    pub tls: String,
+    /// TLS towards a relay that is named.
+    pub tls: EtrnTls,
 }
 
 /// `relay.route`.
@@ -84,8 +86,8 @@ pub struct Relay {
 pub enum Route {
     /// By the MX records of the recipient's domain.
     Mx,
-    /// By this `host:port`.
-    Host(String),
+    /// By this host.
+    Host(HostPort),
     /// Nowhere: reports are kept.
     None,
 }
@@ -118,10 +120,6 @@ pub struct Config {
     pub delay_after_failures: Vec<Seconds>,
     /// What a 250 promises.
     pub durability: Durability,
-    /// Whether ETRN is offered.
-    pub etrn_enabled: bool,
-    /// Pauses between attempts; the last repeats.
-    pub etrn_retry: Vec<Seconds>,
     /// The way out.
     pub relay: Relay,
     /// Least important line that is written.
@@ -255,8 +253,6 @@ fn assemble(file: &Path, folder: &Path, values: Values) -> Option<Config> {
             "relaxed" => Durability::Relaxed,
             _ => Durability::Fsync,
         },
-        etrn_enabled: pick.yes("etrn.enabled"),
-        etrn_retry: pick.times("etrn.retry"),
         relay: pick.relay(),
         log_level: pick.word("log.level").parse().unwrap_or(log::LevelFilter::Info),
         log_format: match pick.word("log.format") {
@@ -342,11 +338,17 @@ impl Pick<'_> {
         let route = match self.word("relay.route") {
             "none" => Route::None,
             "mx" | "" => Route::Mx,
-            place => Route::Host(place.to_owned()),
+            // The reader has checked its form.
+            place => HostPort::parse(place).map_or(Route::None, Route::Host),
         };
         let name = Some(self.word("relay.username")).filter(|name| !name.is_empty());
         let login = name.map(str::to_owned).zip(self.path("relay.password_file"));
-        Relay { route, login, tls: self.word("relay.tls").to_owned() }
+        let tls = match self.word("relay.tls") {
+            "opportunistic" => EtrnTls::Opportunistic,
+            "verify" => EtrnTls::Verify,
+            _ => EtrnTls::Required,
+        };
+        Relay { route, login, tls }
     }
 
     fn policy(&self, hostname: &Domain, tls_available: bool) -> Policy {
@@ -371,6 +373,14 @@ impl Pick<'_> {
         policy.delay_after_failures =
             self.times("auth.delay_after_failures").into_iter().map(Into::into).collect();
         policy.tls_available = tls_available;
+        policy.etrn = self.yes("etrn.enabled").then(|| self.times("etrn.retry"));
+        let Relay { route, tls, .. } = self.relay();
+        let route = match route {
+            Route::Mx => RelayRoute::Exchangers,
+            Route::Host(place) => RelayRoute::Host(place),
+            Route::None => RelayRoute::Nowhere,
+        };
+        policy.relay = policy::Relay { route, tls };
         policy.drain = Durations {
             wait_for_mail: Some(Seconds(self.number("drain.wait_for_mail"))),
             hold_open: Some(Seconds(self.number("drain.hold_open"))),

@@ -169,6 +169,7 @@ fn terms(hello: &str) -> Arc<Terms> {
         recipients_max: 1000,
         received_max: 100,
         tls_available: false,
+        etrn: false,
         auth_requires_tls: true,
         mechanisms: Vec::new(),
         auth_failures_max: 3,
@@ -313,6 +314,7 @@ impl Clerk<'_> {
             Question::Credential(_) => Answer::Credential(Err(Refusal::LoginTrouble)),
             Question::Login(_) => Answer::Login(Err(Refusal::LoginTrouble)),
             Question::Turn(_) => Answer::Turn(Err(Refusal::TurnTrouble)),
+            Question::Etrn(_) => Answer::Etrn(Err(Refusal::NodeTrouble)),
         }
     }
 

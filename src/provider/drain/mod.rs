@@ -39,6 +39,8 @@ pub enum Way {
     Atrn,
     /// We connected to the customer (RFC 1985).
     Etrn,
+    /// We connected to somebody else's server, with a report of ours.
+    Relay,
 }
 
 impl Way {
@@ -48,6 +50,7 @@ impl Way {
         match self {
             Self::Atrn => "atrn",
             Self::Etrn => "etrn",
+            Self::Relay => "relay",
         }
     }
 }
@@ -150,6 +153,22 @@ impl Drain {
             is_line_by_line,
             actions: Vec::new(),
         }
+    }
+
+    /// As [`Drain::begin`], on a connection that we opened: the greeting is over, and `peer_name` is the name in
+    /// it.
+    pub async fn begin_opened(
+        office: Arc<Office>,
+        lease: Lease,
+        way: Way,
+        is_under_tls: bool,
+        peer_name: Option<String>,
+    ) -> Self {
+        let mut drain = Self::begin(office, lease, way, is_under_tls).await;
+        let style = drain.sender.style().clone();
+        drain.sender = Sender::opened(style, peer_name);
+        drain.tell(Input::Bytes(&[]));
+        drain
     }
 
     /// Records what is known, hands the lease back, and says how it went. To be called once the errand is over,

@@ -19,6 +19,7 @@ use crate::mail::{
 use crate::provider::bell::Call;
 use crate::provider::ledger::TARGET;
 use crate::provider::office::Office;
+use crate::provider::rounds::Flush;
 use crate::store::{Filter, Head, NewMessage, Report, StateFilter, StoreError};
 
 /// Largest message that goes back whole on RET=FULL, octets.
@@ -201,7 +202,8 @@ impl Reporter {
         if office.store.conclude(head.id, states, Some(report)).await? {
             note_sent(&notice, &route);
             if route.owner == CustomerName::relay() {
-                office.outgoing.ring(route.to.domain().clone());
+                let (customer, domain) = (route.owner.clone(), route.to.domain().clone());
+                office.outgoing.ring(Flush { customer, domain, by_hand: false });
             }
         }
         Ok(())

@@ -19,6 +19,7 @@ fn terms() -> Terms {
         recipients_max: 100,
         received_max: 100,
         tls_available: true,
+        etrn: false,
         auth_requires_tls: false,
         mechanisms: crate::smtp::MECHANISMS.to_vec(),
         auth_failures_max: 3,

@@ -255,6 +255,17 @@ impl Sender {
         }
     }
 
+    /// Goes on where an opening has ended: the greeting is over, and EHLO comes next. `peer_name` is the name in
+    /// the greeting.
+    #[must_use]
+    pub fn opened(style: Style, peer_name: Option<String>) -> Self {
+        let mut sender = Self { peer_name, phase: Phase::Hello, ..Self::new(style) };
+        sender.expected.clear();
+        let hello = format!("EHLO {}\r\n", sender.style.hostname);
+        sender.say(hello, What::Ehlo);
+        sender
+    }
+
     /// One step. After [`Action::Over`] all further input is ignored.
     pub fn advance(&mut self, input: Input<'_>, out: &mut Vec<Action>) {
         if self.phase == Phase::Over {
@@ -273,6 +284,12 @@ impl Sender {
             Input::Abandon(kind, detail) => self.end(kind, detail, out),
         }
         self.pump(out);
+    }
+
+    /// How it speaks.
+    #[must_use]
+    pub const fn style(&self) -> &Style {
+        &self.style
     }
 
     /// What it could use now.

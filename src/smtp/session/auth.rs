@@ -18,7 +18,7 @@ use crate::smtp::inbox::Line;
 use crate::smtp::refusal::Refusal;
 use crate::smtp::reply::Reply;
 use crate::smtp::sasl::{CredentialWanted, Mechanism, Move};
-use crate::smtp::{LoginRequest, Question};
+use crate::smtp::{Door, LoginRequest, Question};
 
 /// Longest line of an exchange, in octets; RFC 4954 §4 names 12288 as enough for any mechanism.
 const LINE_BYTES_MAX: usize = 12_288;
@@ -54,6 +54,15 @@ fn check(argument: &str, talk: &Talk<'_>) -> Result<(Mechanism, Option<Response>
         return Err(Refusal::Syntax);
     }
     let common = &talk.common;
+    if common.door == Door::Mx {
+        // Customers log in here for ETRN only, and never in clear text.
+        if !common.terms.etrn {
+            return Err(Refusal::NotHere);
+        }
+        if common.tls.is_none() {
+            return Err(Refusal::TlsFirst);
+        }
+    }
     if common.terms.auth_requires_tls && common.tls.is_none() {
         return Err(Refusal::TlsFirst);
     }

@@ -70,7 +70,8 @@ pub(super) fn opened(
             Sink::Body(Box::new(Chunked { transaction, content: content::new_content(talk) }))
         }
         Err(refusal) => {
-            let spoilt = Phase::Spoilt(Spoilt { hello: transaction.hello });
+            let Transaction { hello, account, .. } = transaction;
+            let spoilt = Phase::Spoilt(Spoilt { hello, account });
             Sink::Nowhere(refusal, Box::new(spoilt))
         }
     };
@@ -106,7 +107,8 @@ fn complete(chunk: Chunk, talk: &mut Talk<'_>) -> Next {
     }
     if let Some(refusal) = chunked.content.fault() {
         let from = Some(chunked.transaction.reverse_path.to_string());
-        let phase = Phase::Spoilt(Spoilt { hello: chunked.transaction.hello });
+        let Transaction { hello, account, .. } = chunked.transaction;
+        let phase = Phase::Spoilt(Spoilt { hello, account });
         return talk.refuse_noted(refusal, "content", from, None, phase);
     }
     talk.okay(format!("{} octets received", chunk.size));

@@ -112,7 +112,7 @@ pub(super) fn store(content: &mut Content, piece: Vec<u8>, talk: &mut Talk<'_>) 
 pub(super) fn finish(transaction: Transaction, content: Content, talk: &mut Talk<'_>) -> Next {
     let was_discarded = content.fault().is_some();
     let size = content.size();
-    let Transaction { hello, reverse_path, parameters, recipients, .. } = transaction;
+    let Transaction { hello, reverse_path, parameters, recipients, account, .. } = transaction;
     let facts = match content.finish() {
         Ok(facts) => facts,
         Err(refusal) => {
@@ -120,7 +120,8 @@ pub(super) fn finish(transaction: Transaction, content: Content, talk: &mut Talk
                 talk.out.push(Action::Discard);
             }
             let from = Some(reverse_path.to_string());
-            return talk.refuse_noted(refusal, "content", from, None, Phase::Idle(hello));
+            let phase = Phase::between(hello, account);
+            return talk.refuse_noted(refusal, "content", from, None, phase);
         }
     };
     let finished = Finished {
@@ -128,6 +129,7 @@ pub(super) fn finish(transaction: Transaction, content: Content, talk: &mut Talk
         reverse_path: reverse_path.clone(),
         recipients: recipients.iter().map(|one| one.forward_path.clone()).collect(),
         size,
+        account,
     };
     let envelope = Envelope {
         reverse_path,
@@ -146,18 +148,19 @@ pub(super) fn committed(
     outcome: Result<QueueId, Refusal>,
     talk: &mut Talk<'_>,
 ) -> Next {
-    let Finished { hello, reverse_path, recipients, size } = finished;
+    let Finished { hello, reverse_path, recipients, size, account } = finished;
+    let phase = Phase::between(hello, account);
     let from = reverse_path.to_string();
     match outcome {
         Ok(id) => {
             talk.okay(format!("Ok: queued as {id}"));
             talk.forgive();
             talk.note(Fact::Accepted { id, from, to: recipients, size });
-            Next::Go(Phase::Idle(hello))
+            Next::Go(phase)
         }
         Err(refusal) => {
             talk.out.push(Action::Discard);
-            talk.refuse_noted(refusal, "content", Some(from), None, Phase::Idle(hello))
+            talk.refuse_noted(refusal, "content", Some(from), None, phase)
         }
     }
 }

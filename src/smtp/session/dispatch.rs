@@ -4,7 +4,7 @@
 
 use super::phase::{Next, Phase};
 use super::talk::Talk;
-use super::{auth, chunk, content, hello, transaction, turn};
+use super::{auth, chunk, content, etrn, hello, transaction, turn};
 use crate::smtp::Door;
 use crate::smtp::command::{self, Command};
 use crate::smtp::inbox::Line;
@@ -66,12 +66,9 @@ fn proceed(command: Command<'_>, phase: Phase, talk: &mut Talk<'_>) -> Next {
         Verb::Help => hello::help(phase, talk),
         Verb::Noop => hello::noop(phase, talk),
         Verb::Quit => hello::quit(&phase, talk),
-        Verb::Etrn
-        | Verb::Expn
-        | Verb::Turn
-        | Verb::Send
-        | Verb::Soml
-        | Verb::Saml
-        | Verb::Burl => talk.refuse(Refusal::NotHere, phase),
+        Verb::Etrn => etrn::etrn(argument, phase, talk),
+        Verb::Expn | Verb::Turn | Verb::Send | Verb::Soml | Verb::Saml | Verb::Burl => {
+            talk.refuse(Refusal::NotHere, phase)
+        }
     }
 }

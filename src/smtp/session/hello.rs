@@ -42,7 +42,7 @@ pub(super) fn helo(argument: &str, phase: Phase, talk: &mut Talk<'_>) -> Next {
 
 fn greeted(hello: Hello, phase: Phase, talk: &mut Talk<'_>) -> Next {
     forget_body(&phase, talk);
-    Next::Go(match phase {
+    Next::Go(match phase.reset() {
         Phase::Authenticated(_, account) => Phase::Authenticated(hello, account),
         _ => Phase::Idle(hello),
     })

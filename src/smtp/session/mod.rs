@@ -10,6 +10,7 @@ mod auth;
 mod chunk;
 mod content;
 mod dispatch;
+mod etrn;
 mod hello;
 mod phase;
 mod talk;
@@ -243,6 +244,9 @@ fn answered(parked: Parked, answer: Answer, talk: &mut Talk<'_>) -> Next {
         }
         (Parked::Turn(hello, account), Answer::Turn(outcome)) => {
             turn::judged(hello, account, outcome, talk)
+        }
+        (Parked::Etrn(hello, account, node), Answer::Etrn(outcome)) => {
+            etrn::judged(hello, account, &node, outcome, talk)
         }
         (_, answer) => unexpected(answer, talk),
     }

@@ -28,6 +28,8 @@ pub(super) struct Transaction {
     pub(super) recipients: Vec<Recipient>,
     /// Whether RCPT was ever refused: then DATA without recipients is 554, not 503.
     pub(super) has_refused: bool,
+    /// Who is logged in, if anybody; the mail is not told of it.
+    pub(super) account: Option<Box<Account>>,
 }
 
 /// Where the content of a transaction stands when it comes in chunks.
@@ -41,6 +43,7 @@ pub(super) struct Chunked {
 #[derive(Debug)]
 pub(super) struct Spoilt {
     pub(super) hello: Hello,
+    pub(super) account: Option<Box<Account>>,
 }
 
 /// Where the octets of a chunk go.
@@ -119,6 +122,8 @@ pub(super) enum Parked {
     /// The name that was tried.
     Login(Hello, Mechanism, String),
     Turn(Hello, Box<Account>),
+    /// ETRN, with its argument for the reply.
+    Etrn(Hello, Box<Account>, String),
 }
 
 /// What is told of a message once it is durable or refused.
@@ -128,6 +133,7 @@ pub(super) struct Finished {
     pub(super) reverse_path: ReversePath,
     pub(super) recipients: Vec<crate::mail::ForwardPath>,
     pub(super) size: u64,
+    pub(super) account: Option<Box<Account>>,
 }
 
 impl Phase {
@@ -160,10 +166,20 @@ impl Phase {
     /// What RSET leaves: neither the hello nor the login is forgotten (RFC 5321 §4.1.1.5).
     pub(super) fn reset(self) -> Self {
         match self {
-            Self::Transaction(transaction) => Self::Idle(transaction.hello),
-            Self::Chunked(chunked) => Self::Idle(chunked.transaction.hello),
-            Self::Spoilt(spoilt) => Self::Idle(spoilt.hello),
+            Self::Transaction(transaction) => Self::between(transaction.hello, transaction.account),
+            Self::Chunked(chunked) => {
+                Self::between(chunked.transaction.hello, chunked.transaction.account)
+            }
+            Self::Spoilt(spoilt) => Self::between(spoilt.hello, spoilt.account),
             other => other,
+        }
+    }
+
+    /// Between transactions, logged in or not.
+    pub(super) fn between(hello: Hello, account: Option<Box<Account>>) -> Self {
+        match account {
+            Some(account) => Self::Authenticated(hello, account),
+            None => Self::Idle(hello),
         }
     }
 }

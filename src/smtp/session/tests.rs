@@ -24,6 +24,7 @@ fn terms() -> Terms {
         recipients_max: 3,
         received_max: 100,
         tls_available: true,
+        etrn: false,
         auth_requires_tls: false,
         mechanisms: crate::smtp::MECHANISMS.to_vec(),
         auth_failures_max: 3,
@@ -61,6 +62,7 @@ fn office(question: Question) -> Answer {
             _ => Answer::Login(Err(Refusal::LoginFailed)),
         },
         Question::Turn(_) => Answer::Turn(Ok((lease(), 3))),
+        Question::Etrn(_) => Answer::Etrn(Ok(3)),
     }
 }
 

@@ -14,11 +14,16 @@ use crate::smtp::{MailRequest, Question, RecipientRequest};
 
 /// MAIL.
 pub(super) fn mail(argument: &str, phase: Phase, talk: &mut Talk<'_>) -> Next {
-    let Phase::Idle(hello) = phase else { return talk.refuse(Refusal::BadSequence, phase) };
+    let (hello, account) = match phase {
+        Phase::Idle(hello) => (hello, None),
+        Phase::Authenticated(hello, account) => (hello, Some(account)),
+        phase => return talk.refuse(Refusal::BadSequence, phase),
+    };
     let mail = match check_mail(argument, hello.is_esmtp, talk) {
         Ok(mail) => mail,
         Err(refusal) => {
-            return talk.refuse_noted(refusal, "MAIL", None, None, Phase::Idle(hello));
+            let phase = Phase::between(hello, account);
+            return talk.refuse_noted(refusal, "MAIL", None, None, phase);
         }
     };
     if mail.has_space {
@@ -34,6 +39,7 @@ pub(super) fn mail(argument: &str, phase: Phase, talk: &mut Talk<'_>) -> Next {
         parameters: mail.parameters,
         recipients: Vec::new(),
         has_refused: false,
+        account,
     };
     Next::park(Parked::Mail(transaction), Question::Mail(request), talk)
 }
@@ -60,7 +66,8 @@ pub(super) fn mail_judged(
         }
         Err(refusal) => {
             let from = Some(transaction.reverse_path.to_string());
-            talk.refuse_noted(refusal, "MAIL", from, None, Phase::Idle(transaction.hello))
+            let phase = Phase::between(transaction.hello, transaction.account);
+            talk.refuse_noted(refusal, "MAIL", from, None, phase)
         }
     }
 }

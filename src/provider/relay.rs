@@ -1,0 +1,97 @@
+//! The way out: reports to addresses that are nobody's here.
+//!
+//! Part of the provider's rounds. It goes to a smart host or to the mail exchangers of the recipient's domain, by the
+//! operator's `[relay]`; with the route `none` the reports wait, visible, until they expire. Reports are all that
+//! leaves this way: nothing else is ever put into these queues.
+//!
+//! Keeps RFC 5321 §4.5.4.1 and §5.1, RFC 7505, RFC 7435 (opportunistic TLS).
+
+use super::call::{HostPort, Identity, Place};
+use super::drain::Way;
+use super::ledger::TARGET;
+use super::office::Office;
+use super::policy::{Policy, RelayRoute};
+use super::rounds::{Flush, lease};
+use crate::mail::{CustomerName, Domain, EtrnTls, Outcome, ReplyText, Seconds, Secret};
+use crate::store::{Settlement, StoreError, Verdict};
+
+/// Pauses between attempts at one destination; the last repeats.
+pub(super) const RETRY: &[Seconds] =
+    &[Seconds(60), Seconds(300), Seconds(900), Seconds(1800), Seconds(3600)];
+/// Queues and messages read at once.
+const PAGE: usize = 128;
+
+type Order = (Option<(Place, EtrnTls, Identity)>, Option<(String, Secret)>);
+
+/// The order for a call for this domain's reports, and the login there.
+pub(super) fn order(
+    policy: &Policy,
+    domain: Option<&Domain>,
+    login: Option<&(String, Secret)>,
+) -> Order {
+    let relay = &policy.relay;
+    match (&relay.route, domain) {
+        (RelayRoute::Host(HostPort { host, port }), _) => {
+            let place = Place::Host(HostPort { host: host.clone(), port: *port });
+            let identity =
+                if relay.tls == EtrnTls::Verify { Identity::Name } else { Identity::Any };
+            (Some((place, relay.tls, identity)), login.cloned())
+        }
+        (RelayRoute::Exchangers, Some(domain)) => {
+            let place = Place::Exchangers(domain.clone());
+            (Some((place, EtrnTls::Opportunistic, Identity::Any)), None)
+        }
+        _ => (None, None),
+    }
+}
+
+/// Rings for everything that waits: after a start nobody else remembers it.
+pub(super) async fn look_around(office: &Office) {
+    let mut after = None;
+    loop {
+        let page = match office.store.queues(after, PAGE).await {
+            Ok(page) => page,
+            Err(error) => {
+                let error = error.to_string();
+                log::error!(target: TARGET, what = "relay", error = error; "store-trouble");
+                return;
+            }
+        };
+        let Some((last, ..)) = page.last() else { return };
+        after = Some(last.clone());
+        for (domain, owner, count) in page {
+            if owner.as_str() == CustomerName::RELAY && count.ready > 0 {
+                office.outgoing.ring(Flush { customer: owner, domain, by_hand: false });
+            }
+        }
+    }
+}
+
+/// There is no way to these domains: what waits for them has failed.
+pub(super) async fn give_up(
+    office: &Office,
+    customer: &CustomerName,
+    domains: Vec<Domain>,
+    why: &str,
+) -> Result<(), StoreError> {
+    let Some(lease) = lease(office, customer, domains, Way::Relay).await? else { return Ok(()) };
+    let mut outcome = Ok(());
+    while outcome.is_ok() {
+        let heads = office.store.next(&lease, None, PAGE).await?;
+        if heads.is_empty() {
+            break;
+        }
+        let reply = ReplyText::clean(why);
+        let settlements = heads.iter().flat_map(|head| {
+            head.recipients.iter().map(|held| Settlement {
+                id: head.id,
+                index: held.index,
+                verdict: Verdict::Said(Outcome::Failed(reply.clone())),
+            })
+        });
+        outcome = office.store.settle(&lease, settlements.collect()).await;
+        heads.iter().for_each(|head| office.owed.ring(head.id));
+    }
+    office.store.release(lease).await?;
+    outcome
+}

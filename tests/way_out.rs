@@ -1,0 +1,500 @@
+//! ETRN, reports and the way out, with the real program, real TLS and the real store; the hosts are ours.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use support::{Peer, Provider};
+
+const PASSWORD: &str = "correct-horse-battery";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a host was told in one connection, and the messages in it.
+#[derive(Debug, Default)]
+struct Visit {
+    lines: Vec<String>,
+    messages: Vec<String>,
+    was_encrypted: bool,
+}
+
+/// How a host answers.
+#[derive(Clone, Default)]
+struct Manner {
+    keywords: Vec<&'static str>,
+    /// Certificate and key for STARTTLS.
+    tls: Option<std::sync::Arc<rustls::ServerConfig>>,
+}
+
+/// A mail server that refuses recipients by what their local part starts with: `no` for good, `later` for now.
+struct Host {
+    address: SocketAddr,
+    visits: Receiver<Visit>,
+}
+
+impl Host {
+    fn open(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        Self { address, visits: Self::serve(listener, manner) }
+    }
+
+    fn serve(listener: TcpListener, manner: Manner) -> Receiver<Visit> {
+        let (tell, visits) = channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, manner, tell) =
+                    (stream.expect("a caller"), manner.clone(), tell.clone());
+                std::thread::spawn(move || greet(stream, &manner, &tell));
+            }
+        });
+        visits
+    }
+
+    /// The next connection that has ended.
+    fn visit(&self) -> Visit {
+        self.visits.recv_timeout(PATIENCE).expect("a visit")
+    }
+}
+
+fn greet(mut stream: TcpStream, manner: &Manner, tell: &Sender<Visit>) {
+    let mut visit = Visit::default();
+    // A caller may be gone before it is greeted.
+    if stream.write_all(b"220 host.example ESMTP\r\n").is_err() {
+        return;
+    }
+    let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
+    if talk(&mut reader, &mut stream, manner, manner.tls.is_some(), &mut visit) {
+        let config = manner.tls.clone().expect("a certificate");
+        let connection = rustls::ServerConnection::new(config).expect("a server");
+        let mut secured = BufReader::new(Both(rustls::StreamOwned::new(connection, stream)));
+        visit.was_encrypted = true;
+        loop_over(&mut secured, manner, &mut visit);
+    }
+    let _ = tell.send(visit);
+}
+
+struct Both(rustls::StreamOwned<rustls::ServerConnection, TcpStream>);
+
+impl std::io::Read for Both {
+    fn read(&mut self, place: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(place)
+    }
+}
+
+fn loop_over(reader: &mut BufReader<Both>, manner: &Manner, visit: &mut Visit) {
+    let mut line = String::new();
+    let mut content: Option<String> = None;
+    loop {
+        line.clear();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        let Some(reply) = answer(&line, &mut content, manner, false, visit) else { continue };
+        let writer = &mut reader.get_mut().0;
+        if writer.write_all(reply.as_bytes()).and_then(|()| writer.flush()).is_err() {
+            return;
+        }
+        if reply.starts_with("221") {
+            return;
+        }
+    }
+}
+
+/// True if TLS is to come up.
+fn talk(
+    reader: &mut BufReader<TcpStream>,
+    writer: &mut TcpStream,
+    manner: &Manner,
+    offers_tls: bool,
+    visit: &mut Visit,
+) -> bool {
+    let mut line = String::new();
+    let mut content: Option<String> = None;
+    loop {
+        line.clear();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return false;
+        }
+        let Some(reply) = answer(&line, &mut content, manner, offers_tls, visit) else { continue };
+        if writer.write_all(reply.as_bytes()).is_err() || reply.starts_with("221") {
+            return false;
+        }
+        if line.starts_with("STARTTLS") {
+            return true;
+        }
+    }
+}
+
+fn answer(
+    line: &str,
+    content: &mut Option<String>,
+    manner: &Manner,
+    offers_tls: bool,
+    visit: &mut Visit,
+) -> Option<String> {
+    if let Some(text) = content {
+        if line != ".\r\n" {
+            text.push_str(line.strip_prefix('.').unwrap_or(line));
+            return None;
+        }
+        visit.messages.push(content.take().unwrap_or_default());
+        return Some("250 2.0.0 taken\r\n".into());
+    }
+    visit.lines.push(line.trim_end().to_owned());
+    let verb = line.split([' ', '\r']).next().unwrap_or_default();
+    Some(match verb {
+        "EHLO" => {
+            let mut reply = String::from("250-host.example\r\n");
+            if offers_tls {
+                reply.push_str("250-STARTTLS\r\n");
+            }
+            manner.keywords.iter().for_each(|word| reply.push_str(&format!("250-{word}\r\n")));
+            reply + "250 ENHANCEDSTATUSCODES\r\n"
+        }
+        "STARTTLS" => "220 2.0.0 go\r\n".into(),
+        "AUTH" => "235 2.7.0 yes\r\n".into(),
+        "RCPT" if line.contains("<no") => "550 5.1.1 no such user\r\n".into(),
+        "RCPT" if line.contains("<later") => "450 4.2.0 later\r\n".into(),
+        "DATA" => {
+            *content = Some(String::new());
+            "354 go\r\n".into()
+        }
+        "QUIT" => "221 2.0.0 bye\r\n".into(),
+        _ => "250 2.0.0 ok\r\n".into(),
+    })
+}
+
+/// A running provider with customer acme for acme.example, delivering to `host`.
+fn provider(folder: &std::path::Path, more: &str, host: Option<SocketAddr>) -> Provider {
+    let mut provider = Provider::prepare(folder, more);
+    provider.start();
+    provider.add_customer("acme", "acme.example", PASSWORD);
+    if let Some(host) = host {
+        set(&provider, "etrn-host", &host.to_string());
+    }
+    provider
+}
+
+fn set(provider: &Provider, key: &str, value: &str) {
+    provider.command(&["customer", "set", "acme", key, value], "");
+}
+
+fn send(provider: &Provider, from: &str, to: &str, content: &str) {
+    let mut peer = provider.connect("mx");
+    peer.expect("220");
+    peer.ask("EHLO sender.example", "250");
+    peer.send(from, &[to], content.as_bytes());
+    peer.ask("QUIT", "221");
+}
+
+/// At the mx door, under TLS and logged in.
+fn customer(provider: &Provider) -> Peer {
+    let mut peer = provider.connect("mx");
+    peer.expect("220");
+    peer.ask("EHLO acme.example", "250");
+    peer.ask("STARTTLS", "220");
+    let mut peer = provider.secure(peer);
+    peer.ask("EHLO acme.example", "250");
+    peer.plain("acme", PASSWORD);
+    peer
+}
+
+/// Waits until the queues of all customers together hold so many messages.
+fn wait_for_queue(provider: &Provider, count: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let listed = provider.json(&["queue", "list"]);
+        if listed["messages"].as_array().map(Vec::len) == Some(count) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{listed}: {}", provider.log());
+        std::thread::yield_now();
+    }
+}
+
+// covers: E-01, E-02, E-05, E-07, E-08, E-09, E-10, E-12, D9
+#[test]
+fn etrn_delivers_over_another_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = Host::open(Manner::default());
+    let provider = provider(folder.path(), "", Some(host.address));
+    let mut plain = provider.connect("mx");
+    plain.expect("220");
+    plain.ask("ETRN", "500");
+    plain.ask("ETRN localname", "501");
+    assert!(plain.ask("ETRN acme.example", "530").contains("STARTTLS"));
+    plain.say("EHLO acme.example\r\n");
+    loop {
+        let line = plain.line();
+        assert!(!line.contains("AUTH") && !line.contains("ETRN"), "not in clear text: {line}");
+        if line.starts_with("250 ") {
+            break;
+        }
+    }
+    plain.ask("AUTH PLAIN AGFjbWUAeA==", "530");
+    let mut peer = customer(&provider);
+    assert!(peer.ask("ETRN acme.example", "251").contains("no messages"));
+    send(&provider, "t@foo.example", "a@acme.example", "Subject: one\r\n\r\n.dot\r\n");
+    send(&provider, "t@foo.example", "b@acme.example", "Subject: two\r\n\r\n");
+    assert!(peer.ask("ETRN acme.example", "253").contains(" 2 pending messages "));
+    let visit = host.visit();
+    assert_eq!(visit.messages.len(), 2);
+    assert!(visit.messages[0].ends_with("Subject: one\r\n\r\n.dot\r\n"));
+    wait_for_queue(&provider, 0);
+    peer.ask("ETRN #acme", "251");
+    peer.ask("ETRN @acme.example", "251");
+    for foreign in ["other.example", "@example", "@com", "#other", "sub.acme.example"] {
+        peer.ask(&format!("ETRN {foreign}"), "459");
+    }
+    // Mail may be sent after a login, and the login is still there afterwards.
+    peer.ask("MAIL FROM:<t@foo.example>", "250");
+    peer.ask("ETRN acme.example", "503");
+    peer.ask("RSET", "250");
+    peer.ask("ETRN acme.example", "251");
+    peer.ask("MAIL FROM:<t@foo.example>", "250");
+    assert!(
+        peer.ask("RCPT TO:<x@elsewhere.example>", "550").contains("5.7.1"),
+        "no relay, logged in or not"
+    );
+    peer.ask("QUIT", "221");
+    let status = provider.json(&["status"]);
+    assert_eq!(status["last_drains"][0]["path"], "etrn", "{status}");
+}
+
+// covers: E-06, E-11, E-13
+#[test]
+fn policy_is_459_with_the_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let provider = provider(folder.path(), "", None);
+    let mut peer = customer(&provider);
+    assert!(peer.ask("ETRN acme.example", "459").contains("etrn-host"));
+    set(&provider, "etrn-host", "127.0.0.1:9");
+    set(&provider, "etrn-from", "192.0.2.0/24");
+    assert!(peer.ask("ETRN acme.example", "459").contains("address"));
+    set(&provider, "etrn-from", "127.0.0.0/8");
+    peer.ask("ETRN acme.example", "251");
+    provider.command(&["customer", "suspend", "acme"], "");
+    assert!(peer.ask("ETRN acme.example", "459").contains("suspended"));
+}
+
+// covers: D8
+#[test]
+fn ten_thousand_wishes_cost_one_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // It takes connections and never greets.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let provider = provider(folder.path(), "", Some(address));
+    send(&provider, "t@foo.example", "a@acme.example", "Subject: x\r\n\r\n");
+    let mut peer = customer(&provider);
+    let began = Instant::now();
+    for _ in 0..100 {
+        peer.say("ETRN acme.example\r\n".repeat(100));
+        for _ in 0..100 {
+            peer.expect("253");
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let (_held, _) = listener.accept().expect("the one");
+    listener.set_nonblocking(true).expect("set");
+    assert!(listener.accept().is_err(), "no second connection");
+}
+
+#[test]
+fn a_host_that_was_down_is_tried_again_and_flush_does_it_by_hand() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let provider = provider(folder.path(), "[etrn]\nretry = [\"1s\"]\n", Some(address));
+    send(&provider, "t@foo.example", "a@acme.example", "Subject: x\r\n\r\n");
+    let mut peer = customer(&provider);
+    peer.ask("ETRN acme.example", "253");
+    provider.wait_for_log("unreachable");
+    let listener = TcpListener::bind(address).expect("the same port");
+    let host = Host { address, visits: Host::serve(listener, Manner::default()) };
+    assert_eq!(host.visit().messages.len(), 1, "tried again by itself");
+    wait_for_queue(&provider, 0);
+    send(&provider, "t@foo.example", "b@acme.example", "Subject: y\r\n\r\n");
+    let said = provider.command(&["flush", "acme.example"], "");
+    assert!(said.contains("delivery started (1 message waits)"), "{said}");
+    assert_eq!(host.visit().messages.len(), 1);
+    assert!(provider.command(&["flush", "acme.example"], "").contains("nothing to deliver"));
+}
+
+#[test]
+fn flush_without_a_running_provider() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = Host::open(Manner::default());
+    let mut provider = provider(folder.path(), "", Some(host.address));
+    send(&provider, "t@foo.example", "a@acme.example", "Subject: x\r\n\r\n");
+    assert!(provider.terminate());
+    let said = provider.command(&["flush", "acme.example"], "");
+    assert!(said.contains("1 delivered, 0 deferred, 0 failed"), "{said}");
+    assert_eq!(host.visit().messages.len(), 1);
+    wait_for_queue(&provider, 0);
+}
+
+/// A self-signed certificate, and the SHA-256 of its key.
+fn certificate(name: &str) -> (std::sync::Arc<rustls::ServerConfig>, String) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("made");
+    let digest = restante::net::tls::key_digest(made.cert.der()).expect("a key");
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let ring = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(ring)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a pair");
+    (std::sync::Arc::new(config), restante::net::tls::hex(&digest))
+}
+
+// covers: T-06
+#[test]
+fn tls_towards_the_host_by_etrn_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (tls, pin) = certificate("host.example");
+    let secure = Host::open(Manner { tls: Some(tls), ..Manner::default() });
+    let clear = Host::open(Manner::default());
+    let provider = provider(folder.path(), "", Some(secure.address));
+    let flush = |wanted: &str| {
+        send(&provider, "t@foo.example", "a@acme.example", "Subject: x\r\n\r\n");
+        provider.command(&["flush", "acme.example"], "");
+        assert!(
+            wanted.is_empty() || {
+                provider.wait_for_log(wanted);
+                true
+            }
+        );
+    };
+    flush("");
+    assert!(secure.visit().was_encrypted, "opportunistic is the default");
+    wait_for_queue(&provider, 0);
+    set(&provider, "etrn-tls", "none");
+    flush("");
+    assert!(!secure.visit().was_encrypted);
+    wait_for_queue(&provider, 0);
+    set(&provider, "etrn-tls", "verify");
+    flush("error=\"127.0.0.1 [127.0.0.1]: TLS: ");
+    assert!(secure.visit().messages.is_empty(), "nobody vouches for this certificate");
+    set(&provider, "certificate", &pin);
+    provider.command(&["flush", "acme.example"], "");
+    let visit = secure.visit();
+    assert!(visit.was_encrypted && visit.messages.len() == 1, "{visit:?}");
+    wait_for_queue(&provider, 0);
+    set(&provider, "etrn-host", &clear.address.to_string());
+    set(&provider, "etrn-tls", "required");
+    flush("does not offer STARTTLS, and TLS is required");
+    assert!(clear.visit().messages.is_empty());
+}
+
+// covers: N-10, N-13, S-13
+#[test]
+fn a_refusal_becomes_a_report_at_the_smart_host() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = Host::open(Manner::default());
+    let (tls, _) = certificate("relay.example");
+    let relay = Host::open(Manner { keywords: vec!["AUTH PLAIN", "8BITMIME"], tls: Some(tls) });
+    std::fs::write(folder.path().join("relay-password"), "secret\n").expect("written");
+    let more = format!(
+        "[relay]\nroute = \"{}\"\nusername = \"us\"\npassword_file = \"relay-password\"\n",
+        relay.address
+    );
+    let provider = provider(folder.path(), &more, Some(host.address));
+    send(
+        &provider,
+        "t@foo.example",
+        "no-such@acme.example",
+        "Subject: x\r\nMessage-ID: <1@foo>\r\n\r\nbody\r\n",
+    );
+    provider.command(&["flush", "acme.example"], "");
+    let visit = relay.visit();
+    assert!(visit.was_encrypted, "a password is never said in clear text");
+    assert!(visit.lines.contains(&"MAIL FROM:<>".to_owned()), "{visit:?}");
+    assert!(visit.lines.contains(&"RCPT TO:<t@foo.example>".to_owned()), "{visit:?}");
+    assert!(visit.lines.iter().any(|line| line.starts_with("AUTH PLAIN ")), "{visit:?}");
+    let report = &visit.messages[0];
+    for part in [
+        "Reporting-MTA: dns; mx.provider.example\r\n",
+        "Final-Recipient: rfc822; no-such@acme.example\r\n",
+        "Action: failed\r\nStatus: 5.1.1\r\n",
+        "Remote-MTA: dns; host.example\r\n",
+        "Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n",
+        "Subject: x\r\nMessage-ID: <1@foo>\r\n",
+    ] {
+        assert!(report.contains(part), "{part} in {report}");
+    }
+    wait_for_queue(&provider, 0);
+    let log = provider.log();
+    assert!(log.contains(" report ") && log.contains("path=relay"), "{log}");
+    // A relay that refuses: nobody is told of that, and the report stays for the postmaster.
+    send(&provider, "no-one@foo.example", "no-such@acme.example", "Subject: y\r\n\r\n");
+    provider.command(&["flush", "acme.example"], "");
+    provider.wait_for_log("kept-for-postmaster");
+    let kept = provider.json(&["queue", "list", "--failed"]);
+    assert_eq!(kept["messages"][0]["customer"], "relay", "{kept}");
+}
+
+#[test]
+fn reject_policy_retry_keeps_what_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = Host::open(Manner::default());
+    let provider = provider(folder.path(), "[relay]\nroute = \"none\"\n", Some(host.address));
+    set(&provider, "reject-policy", "retry");
+    send(&provider, "t@foo.example", "no-such@acme.example", "Subject: x\r\n\r\n");
+    provider.command(&["flush", "acme.example"], "");
+    host.visit();
+    provider.wait_for_log("deferred");
+    let listed = provider.json(&["queue", "list"]);
+    assert_eq!(listed["messages"][0]["state"], "deferred", "{listed}");
+    set(&provider, "reject-policy", "report");
+    provider.command(&["flush", "acme.example"], "");
+    host.visit();
+    provider.wait_for_log(" report ");
+    let listed = provider.json(&["queue", "list"]);
+    let messages = listed["messages"].as_array().expect("a list");
+    assert_eq!(messages.len(), 1, "{listed}");
+    assert_eq!(messages[0]["customer"], "relay", "without a way out it waits, visible");
+    let status = provider.json(&["status"]);
+    assert_eq!(status["relay"], "none");
+}
+
+// covers: G-01
+#[test]
+fn expiry_and_relaying_are_reported_to_customers_in_their_own_queues() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = Host::open(Manner::default());
+    let provider = provider(folder.path(), "[queue]\nexpire_after = \"1s\"\n", Some(host.address));
+    provider.add_customer("other", "other.example", PASSWORD);
+    provider.command(&["customer", "set", "other", "expire-after", "1h"], "");
+    send(&provider, "t@other.example", "a@acme.example", "Subject: x\r\n\r\n");
+    provider.wait_for_log(" report ");
+    let listed = provider.json(&["queue", "list", "--customer", "other"]);
+    assert_eq!(listed["messages"][0]["reverse_path"], "", "{listed}");
+    let id = listed["messages"][0]["id"].as_str().expect("an id").to_owned();
+    let text = provider.command(&["queue", "show", &id, "--body"], "");
+    assert!(text.contains("Status: 5.4.7"), "{text}");
+    // Handed on to a server without DSN, with NOTIFY=SUCCESS.
+    set(&provider, "expire-after", "1h");
+    let mut peer = provider.connect("mx");
+    peer.expect("220");
+    peer.ask("EHLO sender.example", "250");
+    peer.ask("MAIL FROM:<t@other.example> ENVID=E1", "250");
+    peer.ask("RCPT TO:<a@acme.example> NOTIFY=SUCCESS", "250");
+    peer.ask("DATA", "354");
+    peer.ask("Subject: y\r\n\r\n.", "250");
+    provider.command(&["flush", "acme.example"], "");
+    host.visit();
+    provider.wait_for_log("actions=relayed");
+    let listed = provider.json(&["queue", "list", "--customer", "other"]);
+    let id = listed["messages"][1]["id"].as_str().expect("an id").to_owned();
+    let text = provider.command(&["queue", "show", &id, "--body"], "");
+    assert!(
+        text.contains("Action: relayed") && text.contains("Original-Envelope-Id: E1"),
+        "{text}"
+    );
+}
