@@ -230,7 +230,7 @@ fn held_mail_stays_and_comes_when_released() {
 }
 
 #[test]
-fn refused_for_good_is_marked_and_listed() {
+fn refused_for_good_becomes_a_report_to_its_sender() {
     let folder = tempfile::tempdir().expect("a folder");
     let provider = provider(folder.path());
     sender(&provider).send("t@foo.example", &["l@example.org"], b"x\r\n");
@@ -249,14 +249,30 @@ fn refused_for_good_is_marked_and_listed() {
         }
     }
     provider.wait_for_log("drained customer=acme");
-    let failed = provider.json(&["queue", "list", "--failed"]);
-    let path = &failed["messages"][0]["forward_paths"][0];
-    assert_eq!(path["state"], "failed", "{failed}");
-    assert!(path["reply"].as_str().is_some_and(|text| text.contains("no such user")), "{failed}");
+    // The message leaves as its report enters; with `relay.route = "none"` the report is kept and listed.
+    provider.wait_for_log("report");
+    let kept = provider.json(&["queue", "list"]);
+    let report = &kept["messages"][0];
+    assert_eq!(report["reverse_path"], "", "{kept}");
+    assert_eq!(report["forward_paths"][0]["address"], "t@foo.example", "{kept}");
+    let id = report["id"].as_str().expect("an id");
+    let text = provider.command(&["queue", "show", id, "--body"], "");
+    for part in ["Status: 5.1.1", "no such user", "Final-Recipient: rfc822; l@example.org"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
     customer(&provider).ask("ATRN", "453");
+    provider.command(&["customer", "remove", "acme"], "");
+}
+
+#[test]
+fn a_customer_with_mail_is_not_removed_by_accident() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let provider = provider(folder.path());
+    sender(&provider).send("t@foo.example", &["l@example.org"], b"x\r\n");
     let refused = provider.try_command(&["customer", "remove", "acme"], "");
     assert_eq!(refused.status.code(), Some(1), "mail is still there");
     provider.command(&["customer", "remove", "acme", "--discard-mail"], "");
+    assert_eq!(provider.json(&["queue", "list"])["messages"].as_array().map(Vec::len), Some(0));
 }
 
 #[test]

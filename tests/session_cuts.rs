@@ -74,6 +74,7 @@ fn office(question: &Question) -> Answer {
         }
         Question::Login(_) => Answer::Login(Err(Refusal::LoginFailed)),
         Question::Turn(_) => Answer::Turn(Err(Refusal::NoMail)),
+        Question::Etrn(_) => Answer::Etrn(Ok(0)),
     }
 }
 
@@ -88,6 +89,7 @@ fn play(door: Door, wire: &[u8], cuts: &[usize]) -> Trace {
         mechanisms: MECHANISMS.to_vec(),
         auth_failures_max: 3,
         errors_max: 20,
+        etrn: false,
     };
     let tls = Some(TlsFacts::default());
     let mut out = Vec::new();

@@ -6,6 +6,7 @@
 //!
 //! Every call may be awaited on any executor: the engines do their blocking work on threads of their own.
 
+mod error;
 mod hints;
 mod kept;
 mod leases;
@@ -15,7 +16,6 @@ mod roster;
 pub mod sled;
 mod tally;
 
-use std::fmt;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -25,41 +25,10 @@ use crate::mail::{
     RecipientState, ReplyText, Timestamp,
 };
 
+pub use error::{DirectoryError, StoreError};
 pub use memory::Memory;
 pub use report::Report;
 pub use sled::{Options, SledStore};
-
-/// What went wrong, in the classes that callers treat differently.
-#[derive(Debug)]
-pub enum StoreError {
-    /// Try again later with the same id (451).
-    Transient(String),
-    /// The lease was taken over or ran out; nothing was changed except that deliveries were recorded.
-    LostLease,
-    /// No room: the disk or a quota (452).
-    Full(String),
-    /// This message is damaged; it was set aside and reported, the others are served.
-    Corrupt(QueueId),
-    /// There is no such message, customer or domain.
-    Missing,
-    /// The engine cannot be trusted any more; intake and drains stop until it is opened again (451).
-    Broken(String),
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Transient(why) => write!(f, "the store cannot do this now: {why}"),
-            Self::LostLease => f.write_str("the lease was lost"),
-            Self::Full(why) => write!(f, "the store is full: {why}"),
-            Self::Corrupt(id) => write!(f, "message {id} is damaged and was set aside"),
-            Self::Missing => f.write_str("there is no such thing in the store"),
-            Self::Broken(why) => write!(f, "the store is broken: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {}
 
 /// What a call of the store gives back.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -375,43 +344,6 @@ pub trait Store: Send + Sync {
 
     /// Ends in order; the engine may be opened again afterwards. Calls that come later fail.
     fn close(&self) -> Answer<'_, ()>;
-}
-
-/// Why the directory refuses a change.
-#[derive(Debug)]
-pub enum DirectoryError {
-    /// A customer of this name exists.
-    Exists,
-    /// The domain belongs to another customer.
-    DomainTaken(Domain, CustomerName),
-    /// The record was changed meanwhile; read it again.
-    Outdated,
-    /// There is no such customer.
-    Missing,
-    /// The engine's trouble.
-    Store(StoreError),
-}
-
-impl fmt::Display for DirectoryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exists => f.write_str("a customer of this name exists"),
-            Self::DomainTaken(domain, owner) => {
-                write!(f, "domain {domain} belongs to customer {owner}")
-            }
-            Self::Outdated => f.write_str("the customer was changed meanwhile; try again"),
-            Self::Missing => f.write_str("there is no such customer"),
-            Self::Store(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for DirectoryError {}
-
-impl From<StoreError> for DirectoryError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 /// Customers, their domains and logins. Changes return when durable.

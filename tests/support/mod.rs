@@ -47,7 +47,7 @@ pub fn configuration(folder: &Path, more: &str) -> String {
     format!(
         "hostname = \"mx.provider.example\"\ndata_dir = {:?}\n[listen]\nmx = [\"127.0.0.1:0\"]\n\
          mxs = [\"127.0.0.1:0\"]\nodmr = [\"127.0.0.1:0\"]\nodmrs = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n\
-         [tls]\ncertificate = {:?}\nprivate_key = {:?}\n[auth]\nrequire_tls = false\n{more}",
+         [tls]\ncertificate = {:?}\nprivate_key = {:?}\n[auth]\nrequire_tls = false\n[relay]\nroute = \"none\"\n{more}",
         folder.join("data"),
         folder.join("certificate.pem"),
         folder.join("key.pem"),
