@@ -1,5 +1,6 @@
 //! docs/conformance.md: which test shows which requirement. Made from tests/requirements.txt, the `covers` lines of
-//! the transcripts and the `// covers:` remarks above tests; this test fails when the committed page is not current.
+//! the transcripts and the `// covers:` remarks above tests, and from the names of tests
+//! that begin with an id (`b4_…`, `row_4_…`). This test fails when the committed page is not current.
 //! `RESTANTE_BLESS=1 cargo test --test conformance` writes it anew.
 
 use std::collections::BTreeMap;
@@ -67,12 +68,17 @@ fn covered() -> BTreeMap<String, Vec<String>> {
     for path in sources {
         let text = std::fs::read_to_string(&path).expect("readable");
         let mut ids: Vec<String> = Vec::new();
+        let mut is_test = false;
         for line in text.lines().map(str::trim) {
+            is_test |= line == "#[test]";
             if let Some(list) = line.strip_prefix("// covers:") {
                 ids.extend(list.split(',').map(|id| id.trim().to_owned()));
-            } else if let Some(rest) = line.split("fn ").nth(1).filter(|_| !ids.is_empty()) {
+            } else if let Some(rest) = line.split("fn ").nth(1) {
                 let name: String =
                     rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if std::mem::take(&mut is_test) {
+                    ids.extend(named(&name));
+                }
                 for id in ids.drain(..) {
                     covered.entry(id).or_default().push(format!("{}: {name}", place(&path)));
                 }
@@ -80,6 +86,36 @@ fn covered() -> BTreeMap<String, Vec<String>> {
         }
     }
     covered
+}
+
+/// The ids that the name of a test begins with: `b4_…` for attacks, `row_4_…`, `rows_1_to_3_…` and
+/// `row_13_and_14_…` for faults.
+fn named(name: &str) -> Vec<String> {
+    let words: Vec<&str> = name.split('_').collect();
+    let number = |at: usize| words.get(at).and_then(|word| word.parse::<u32>().ok());
+    if matches!(words[0], "row" | "rows") {
+        return match (number(1), words.get(2), number(3)) {
+            (Some(first), Some(&"to"), Some(last)) => {
+                (first..=last).map(|row| row.to_string()).collect()
+            }
+            (Some(one), Some(&"and"), Some(other)) => vec![one.to_string(), other.to_string()],
+            (Some(one), ..) => vec![one.to_string()],
+            _ => Vec::new(),
+        };
+    }
+    let (letter, digits) = words[0].split_at_checked(1).unwrap_or(("", ""));
+    let is_id = matches!(letter, "a" | "b" | "c" | "d" | "e" | "f" | "g" | "h")
+        && digits.parse::<u32>().is_ok();
+    if is_id { vec![words[0].to_uppercase()] } else { Vec::new() }
+}
+
+#[test]
+fn names_of_tests_are_read() {
+    assert_eq!(named("b10_a_new_pair"), ["B10"]);
+    assert_eq!(named("rows_1_to_3_a_cut"), ["1", "2", "3"]);
+    assert_eq!(named("row_13_and_14_what"), ["13", "14"]);
+    assert_eq!(named("row_4_no_reply"), ["4"]);
+    assert!(named("a_message_in_one_write").is_empty() && named("rows_look_down").is_empty());
 }
 
 fn page(sections: &[Section], covered: &BTreeMap<String, Vec<String>>) -> String {

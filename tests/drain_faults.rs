@@ -215,6 +215,7 @@ fn row_10_a_refused_session_bounces_nothing() {
     }
 }
 
+// covers: D-09
 #[test]
 fn a_server_that_wants_a_login_gets_nothing_and_loses_nothing() {
     let mut place = Place::default();

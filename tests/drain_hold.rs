@@ -172,6 +172,7 @@ fn fetchmail_over_tls(place: &mut Place) -> (restante::provider::board::LastDrai
     (last, delivered, spent)
 }
 
+// covers: T-10
 #[test]
 fn a_client_that_loses_the_rest_of_a_record_is_learnt_and_then_served() {
     let mut place = Place::default();

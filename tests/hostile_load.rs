@@ -257,6 +257,7 @@ fn e12_sizes_are_numbers_and_a_big_tail_is_no_command() {
     assert!(arena.waiting().is_empty());
 }
 
+// covers: O-29
 #[test]
 fn networks_may_be_listed_for_the_odmr_door() {
     let mut plan = plan();

@@ -99,6 +99,7 @@ fn b4_tls_is_neither_repeated_nor_offered_inside_tls() {
     peer.in_step();
 }
 
+// covers: T-07
 #[test]
 fn b5_old_versions_and_weak_suites_are_refused() {
     const RC4_SHA: [u8; 2] = [0, 5];
@@ -297,6 +298,7 @@ fn certificates_are_chosen_by_name() {
     assert!(served("x.y.wild.example").is_err() && served("nobody.example").is_err());
 }
 
+// covers: T-11
 #[test]
 fn a_session_ends_with_close_notify() {
     let arena = Arena::new();

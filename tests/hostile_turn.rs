@@ -192,6 +192,7 @@ fn d7_odd_lists_are_refused_or_mean_each_domain_once() {
     }
 }
 
+// covers: E-17
 #[test]
 fn d8_etrn_amplifies_nothing() {
     let arena = with_mail();
