@@ -1,0 +1,141 @@
+//! Load on the drain alone: one provider in this process, sinks on loopback, a link with a delay and a rate.
+//!
+//! `cargo bench --bench drain` prints tables of ratios that were measured in one run. Rows can be chosen by words:
+//! `cargo bench --bench drain -- link hold`. docs/performance-drain.md holds a run and how to read it.
+//! `RESTANTE_DRAIN_MESSAGES` sets the messages of each row (default 20000).
+
+#[path = "drain/hold.rs"]
+mod hold;
+#[path = "drain/link.rs"]
+mod link;
+#[path = "drain/place.rs"]
+mod place;
+#[path = "drain/sink.rs"]
+mod sink;
+
+use std::time::{Duration, Instant};
+
+use place::{Kind, Place};
+use sink::Sink;
+
+/// The ways of sending, by what the sink offers.
+pub const WAYS: [(&str, &[&str]); 3] = [
+    ("lock-step", &["8BITMIME", "SIZE"]),
+    ("PIPELINING", &["PIPELINING", "8BITMIME", "SIZE"]),
+    ("CHUNKING", &["PIPELINING", "CHUNKING", "8BITMIME", "SIZE"]),
+];
+
+/// Prints a row: what, how much a second, and beside what.
+pub fn row(name: &str, value: f64, unit: &str, ratio: f64, beside: &str) {
+    println!("{name:<52} {value:>12.1} {unit:<12} {ratio:>6.2} x {beside}");
+}
+
+fn main() {
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
+    let messages = std::env::var("RESTANTE_DRAIN_MESSAGES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(20_000);
+    if is_wanted("loopback") {
+        loopback(messages);
+    }
+    if is_wanted("link") {
+        link::rows();
+    }
+    if is_wanted("large") {
+        large();
+    }
+    if is_wanted("first") {
+        first();
+    }
+    if is_wanted("hold") {
+        hold::rows();
+    }
+    if is_wanted("many") {
+        many(messages);
+    }
+}
+
+/// One connection on loopback, 4 KiB messages: settling in memory and durable on disk.
+fn loopback(messages: usize) {
+    println!("\n# loopback: one connection, {messages} messages of 4 KiB");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, keywords) in WAYS {
+        let sink = Sink::start(keywords);
+        let memory = drained(Place::new(Kind::Memory, messages, 4096), &sink);
+        row(&format!("{name}, settled in memory"), memory, "messages/s", 1.0, "itself");
+        let store = Kind::Sled(folder.path().join(name));
+        let durable = drained(Place::new(store, messages, 4096), &sink);
+        row(
+            &format!("{name}, settled on disk"),
+            durable,
+            "messages/s",
+            durable / memory,
+            "in memory",
+        );
+    }
+}
+
+/// Messages a second of one whole drain.
+fn drained(place: Place, sink: &Sink) -> f64 {
+    let begin = Instant::now();
+    let last = place.drain(sink.address);
+    let rate = last.messages as f64 / begin.elapsed().as_secs_f64();
+    assert_eq!((last.ended.as_str(), last.messages), ("quit", place.messages as u64), "{last:?}");
+    rate
+}
+
+/// Large messages beside plain copying from memory to the same kind of socket.
+fn large() {
+    const SIZE: usize = 50 << 20;
+    println!("\n# large: one connection on loopback, 8 messages of 50 MiB, MiB/s");
+    let plain = {
+        let sink = Sink::swallow();
+        let begin = Instant::now();
+        sink::pour(sink.address, 8 * SIZE as u64);
+        8.0 * 50.0 / begin.elapsed().as_secs_f64()
+    };
+    row("plain copying", plain, "MiB/s", 1.0, "itself");
+    for (name, keywords) in WAYS {
+        let sink = Sink::start(keywords);
+        let place = Place::new(Kind::Memory, 8, SIZE);
+        let begin = Instant::now();
+        let last = place.drain(sink.address);
+        let rate = last.bytes as f64 / (1 << 20) as f64 / begin.elapsed().as_secs_f64();
+        assert_eq!(last.ended, "quit", "{last:?}");
+        row(name, rate, "MiB/s", rate / plain, "plain copying");
+    }
+}
+
+/// From the lease to the first MAIL, with few and with many messages queued.
+fn first() {
+    println!("\n# first: from the lease to the first MAIL on the wire");
+    let mut before = None;
+    for (messages, domains) in [(1000, 10), (1_000_000, 10_000)] {
+        let place = Place::spread(messages, domains);
+        let mut spans: Vec<Duration> = (0..21).map(|_| place.first_mail()).collect();
+        spans.sort();
+        let middle = spans[10].as_secs_f64() * 1e6;
+        let ratio = middle / *before.get_or_insert(middle);
+        row(
+            &format!("{messages} messages, {domains} domains"),
+            middle,
+            "us (median)",
+            ratio,
+            "the first row",
+        );
+    }
+}
+
+/// Many customers at once beside one.
+fn many(messages: usize) {
+    println!("\n# many: 200 customers at once, {messages} messages of 4 KiB in all");
+    let sink = Sink::start(WAYS[2].1);
+    let one = drained(Place::new(Kind::Memory, messages, 4096), &sink);
+    row("one customer", one, "messages/s", 1.0, "itself");
+    let (rate, fairness) = Place::crowd(200, messages / 200, sink.address);
+    row("200 customers, all together", rate, "messages/s", rate / one, "one customer");
+    row("slowest customer's time", fairness, "", fairness, "the fastest one's");
+}

@@ -1,0 +1,213 @@
+//! A provider in this process: a store with mail, an office, and drains over real sockets.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_std::task::block_on;
+use restante::mail::*;
+use restante::net::clock::RealWorld;
+use restante::net::deliver::deliver_dialed;
+use restante::net::dial::connect;
+use restante::net::stop::Stop;
+use restante::provider::board::LastDrain;
+use restante::provider::{Office, Policy};
+use restante::store::{
+    Directory, LeaseAnswer, LeaseRequest, Memory, NewMessage, Options, SledStore, Store,
+};
+
+/// Which engine holds the mail.
+pub enum Kind {
+    Memory,
+    Sled(PathBuf),
+}
+
+/// A provider with mail.
+pub struct Place {
+    pub office: Arc<Office>,
+    pub messages: usize,
+}
+
+fn name(number: usize) -> CustomerName {
+    CustomerName::parse(&format!("c{number}")).expect("valid")
+}
+
+pub fn domain(number: usize) -> Domain {
+    Domain::parse(&format!("d{number}.example")).expect("valid")
+}
+
+fn customer(number: usize, domains: Vec<Domain>) -> Customer {
+    Customer {
+        name: name(number),
+        domains,
+        suspended: false,
+        credentials: Vec::new(),
+        settings: Settings::default(),
+        created: Timestamp(0),
+        revision: 0,
+    }
+}
+
+/// A message of about this size, as lines.
+pub fn content(size: usize) -> Vec<u8> {
+    let mut text = b"Message-ID: <load@sender.example>\r\nSubject: load\r\n\r\n".to_vec();
+    while text.len() + 72 < size {
+        text.extend_from_slice(&[b'x'; 70]);
+        text.extend_from_slice(b"\r\n");
+    }
+    text
+}
+
+/// Commits one message for `l@d{queue}.example` of customer `owner`.
+pub async fn put(store: &dyn Store, id: u128, owner: usize, queue: usize, content: &[u8]) {
+    let id = QueueId::at(1_795_317_540_000, id);
+    let mut body = store.begin_body(id, content.len() as u64).await.expect("a body");
+    body.write(content).await.expect("written");
+    let recipient = Recipient {
+        forward_path: ForwardPath::parse(&format!("l@d{queue}.example")).expect("valid"),
+        notify: None,
+        orcpt: None,
+    };
+    let envelope = Envelope {
+        reverse_path: ReversePath::parse("t@foo.example").expect("valid"),
+        recipients: vec![recipient],
+        ..Envelope::default()
+    };
+    let message = NewMessage {
+        id,
+        envelope,
+        owners: vec![name(owner)],
+        facts: ContentFacts { size: content.len() as u64, ..ContentFacts::default() },
+        arrived: Timestamp(1_795_317_540_000),
+        expires: vec![Timestamp(u64::MAX)],
+    };
+    store.commit(message, body).await.expect("committed");
+}
+
+impl Place {
+    fn over(store: Arc<dyn Store>, directory: Arc<dyn Directory>, messages: usize) -> Self {
+        let mut policy = Policy::new(Domain::parse("mx.provider.example").expect("valid"));
+        policy.drain.hold_open = Some(Seconds(0));
+        let office = Office::new(store, directory, Arc::new(RealWorld::default()), policy);
+        Self { office: Arc::new(office), messages }
+    }
+
+    /// One customer with one domain, and so many messages of `size` octets.
+    pub fn new(kind: Kind, messages: usize, size: usize) -> Self {
+        let (store, directory): (Arc<dyn Store>, Arc<dyn Directory>) = match kind {
+            Kind::Memory => {
+                let memory = Arc::new(Memory::new());
+                (memory.clone(), memory)
+            }
+            Kind::Sled(folder) => {
+                let sled = SledStore::open(&folder, Options::default()).expect("a store");
+                let sled = Arc::new(sled);
+                (sled.clone(), sled)
+            }
+        };
+        block_on(async {
+            directory.create(customer(0, vec![domain(0)])).await.expect("created");
+            let content = content(size);
+            // Many at once, so that they share syncs.
+            for group in (0..messages as u128).collect::<Vec<_>>().chunks(64) {
+                let puts = group.iter().map(|id| put(&*store, *id, 0, 0, &content));
+                futures::future::join_all(puts).await;
+            }
+        });
+        Self::over(store, directory, messages)
+    }
+
+    /// Messages spread over the domains of as many customers.
+    pub fn spread(messages: usize, domains: usize) -> Self {
+        let memory = Arc::new(Memory::new());
+        block_on(async {
+            for number in 0..domains {
+                memory.create(customer(number, vec![domain(number)])).await.expect("created");
+            }
+            for id in 0..messages {
+                put(&*memory, id as u128, id % domains, id % domains, b"x\r\n").await;
+            }
+        });
+        Self::over(memory.clone(), memory, messages)
+    }
+
+    pub async fn lease(&self, owner: usize) -> Lease {
+        let request = LeaseRequest {
+            customer: name(owner),
+            domains: vec![domain(owner)],
+            owner: "bench".into(),
+            lasts: Duration::from_secs(900),
+            overthrow_after: Duration::from_secs(60),
+        };
+        match self.office.store.lease(request).await.expect("answered") {
+            LeaseAnswer::Granted(lease) => lease,
+            LeaseAnswer::Busy { .. } => panic!("busy"),
+        }
+    }
+
+    /// Drains customer 0 to the server there.
+    pub fn drain(&self, to: SocketAddr) -> LastDrain {
+        block_on(async_std::task::spawn(Self::draining(self.office.clone(), 0, to)))
+    }
+
+    pub async fn draining(office: Arc<Office>, owner: usize, to: SocketAddr) -> LastDrain {
+        let place = Self { office: office.clone(), messages: 0 };
+        let (_giver, stop) = Stop::new();
+        let wire = connect("127.0.0.1", to.port()).await.expect("connected");
+        let lease = place.lease(owner).await;
+        deliver_dialed(wire, lease, &office, &stop).await
+    }
+
+    /// How long it takes from the lease to the first MAIL, of which the server makes an end.
+    pub fn first_mail(&self) -> Duration {
+        use std::io::{BufRead, BufReader, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let server = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a call");
+            let mut input = BufReader::new(&stream);
+            let mut line = String::new();
+            (&stream).write_all(b"220 x\r\n").expect("written");
+            input.read_line(&mut line).expect("EHLO");
+            (&stream).write_all(b"250 x\r\n").expect("written");
+            input.read_line(&mut line).expect("MAIL");
+            assert!(line.contains("MAIL"));
+            Instant::now()
+        });
+        let office = self.office.clone();
+        let begin = block_on(async {
+            let place = Self { office: office.clone(), messages: 0 };
+            let (_giver, stop) = Stop::new();
+            let wire = connect("127.0.0.1", address.port()).await.expect("connected");
+            let begin = Instant::now();
+            let lease = place.lease(0).await;
+            deliver_dialed(wire, lease, &office, &stop).await;
+            begin
+        });
+        server.join().expect("served").duration_since(begin)
+    }
+
+    /// So many customers with so many messages each, drained at once: messages a second of all together, and how
+    /// many times longer the slowest took than the fastest.
+    pub fn crowd(customers: usize, each: usize, to: SocketAddr) -> (f64, f64) {
+        let place = Self::spread(customers * each, customers);
+        let begin = Instant::now();
+        let spans = block_on(async {
+            let drains = (0..customers).map(|owner| {
+                let office = place.office.clone();
+                async_std::task::spawn(async move {
+                    let last = Self::draining(office, owner, to).await;
+                    assert_eq!((last.ended.as_str(), last.messages), ("quit", each as u64));
+                    Instant::now()
+                })
+            });
+            futures::future::join_all(drains).await
+        });
+        let spans: Vec<f64> =
+            spans.iter().map(|end| end.duration_since(begin).as_secs_f64()).collect();
+        let slowest = spans.iter().copied().fold(0.0, f64::max);
+        let fastest = spans.iter().copied().fold(f64::MAX, f64::min);
+        ((customers * each) as f64 / slowest, slowest / fastest)
+    }
+}
