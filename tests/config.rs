@@ -183,6 +183,9 @@ fn tables() -> Vec<(&'static str, String)> {
     for (key, instead, _) in keys::PENDING {
         pending += &format!("| `{key}` | {instead} |\n");
     }
+    if keys::PENDING.is_empty() {
+        pending = String::from("None.\n");
+    }
     vec![("keys", all), ("settings", settings), ("pending", pending)]
 }
 

@@ -74,7 +74,7 @@ impl Policy {
             tls_available: false,
             drain: Durations { wait_for_mail: Some(Seconds(0)), hold_open: Some(Seconds(0)) },
             etrn: Some([60, 300, 900, 3600].map(Seconds).to_vec()),
-            relay: Relay::default(),
+            relay: Relay { route: RelayRoute::default(), tls: EtrnTls::Required },
             window: Window::default(),
             sessions_max: 10_000,
             sessions_per_address: 20,
