@@ -4,7 +4,7 @@
 //! findings kept in `found`, and random octets. A target panics if a promise is broken.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::executor::block_on;
@@ -262,7 +262,9 @@ const LOGIN: &str = "AUTH PLAIN AGFjbWUAc2VjcmV0\r\n";
 
 fn office() -> Arc<Office> {
     let memory = Arc::new(Memory::new());
-    let (scram, cram) = sasl::derive(&Secret::from("secret"), vec![7; 16], 4096).expect("derived");
+    static STORED: OnceLock<(ScramVerifier, CramContexts)> = OnceLock::new();
+    let (scram, cram) = STORED
+        .get_or_init(|| sasl::derive(&Secret::from("secret"), vec![7; 16], 4096).expect("derived"));
     for (name, domain) in [("acme", "example.com"), ("other", "other.example")] {
         let (scram, cram) = (scram.clone(), cram.clone());
         let customer = Customer {
