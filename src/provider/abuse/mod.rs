@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use self::table::Table;
 use super::board::counted_as;
-use crate::mail::{CustomerName, Domain};
+use crate::mail::CustomerName;
 
 /// Addresses, names and customers that are remembered, each. The oldest make room for new ones.
 const REMEMBERED_MAX: usize = 16_384;
@@ -45,7 +45,6 @@ struct State {
     addresses: Table<IpAddr, Failures>,
     names: Table<Box<str>, Failures>,
     calls: Table<CustomerName, Calls>,
-    flushes: Table<Domain, ()>,
 }
 
 /// The memory of failures. Cheap to share; every call is short.
@@ -99,18 +98,6 @@ impl Abuse {
         let full = Calls { left: f64::from(per_minute), as_of: now };
         let calls = state.calls.take_or(customer.clone(), now, MINUTE, full);
         *calls = Calls { left: (calls.refilled(now, per_minute) - 1.0).max(0.0), as_of: now };
-    }
-
-    /// Whether a connection for this domain may be started by ETRN now: at most one a minute is. The queue run
-    /// that was started stands for all that ask meanwhile (RFC 1985 §5.2).
-    #[must_use]
-    pub fn may_flush(&self, domain: &Domain, now: Duration) -> bool {
-        let mut state = self.state();
-        let is_free = state.flushes.since(domain, now).is_none_or(|since| since >= MINUTE);
-        if is_free {
-            state.flushes.take(domain.clone(), now, MINUTE);
-        }
-        is_free
     }
 }
 

@@ -27,11 +27,6 @@ impl<K: Clone + Eq + Hash + Ord, V> Table<K, V> {
         (now.saturating_sub(*when) < lasts).then_some(value)
     }
 
-    /// How long ago the value was written.
-    pub(super) fn since(&self, key: &K, now: Duration) -> Option<Duration> {
-        self.entries.get(key).map(|(when, _)| now.saturating_sub(*when))
-    }
-
     /// The value to be written; a new one if there is none, or it is older than `lasts`.
     pub(super) fn take(&mut self, key: K, now: Duration, lasts: Duration) -> &mut V
     where

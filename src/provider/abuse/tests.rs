@@ -95,14 +95,3 @@ fn calls_in_vain_run_out_and_come_back() {
     assert!(!abuse.may_call(&acme, now + seconds(9), 6));
     assert!(abuse.may_call(&acme, now + seconds(11), 6));
 }
-
-#[test]
-fn one_flush_a_minute_and_domain() {
-    let abuse = Abuse::default();
-    let one = Domain::parse("example.com").expect("a domain");
-    let two = Domain::parse("example.org").expect("a domain");
-    assert!(abuse.may_flush(&one, seconds(5)));
-    assert!(!abuse.may_flush(&one, seconds(64)));
-    assert!(abuse.may_flush(&two, seconds(64)));
-    assert!(abuse.may_flush(&one, seconds(65)));
-}

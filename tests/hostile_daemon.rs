@@ -1,0 +1,230 @@
+//! The real program under pressure: rows E4, E6, E7 and B10 of docs/security.md, its sockets and its words to a service
+//! manager, logins that come and go, and what a running provider may not do.
+
+mod support;
+
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use support::{Peer, Provider};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn started(folder: &Path, more: &str) -> Provider {
+    let mut provider = Provider::prepare(folder, more);
+    provider.add_customer("acme", "example.com", "a password of acme");
+    provider.start();
+    provider
+}
+
+fn greeted(provider: &Provider, listener: &str) -> Peer {
+    let mut peer = provider.connect(listener);
+    peer.expect("220");
+    peer.ask("EHLO client.example", "250");
+    peer
+}
+
+fn in_data(provider: &Provider) -> Peer {
+    let mut peer = greeted(provider, "mx");
+    peer.ask("MAIL FROM:<a@b.example>", "250");
+    peer.ask("RCPT TO:<x@example.com>", "250");
+    peer.ask("DATA", "354");
+    peer
+}
+
+/// Resident memory of the process, in KiB.
+fn resident_kib(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("Linux");
+    text.split_whitespace().nth(1).expect("pages").parse::<u64>().expect("a number") * 4
+}
+
+#[test]
+fn e4_open_bodies_are_on_disk_and_not_in_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let provider = started(folder.path(), "[limits]\nsessions_per_address = 100\n");
+    let line = format!("{}\r\n", "x".repeat(76));
+    let megabyte = line.repeat((1 << 20) / line.len());
+    // Once, so that everything is warm.
+    let mut first = in_data(&provider);
+    first.say(&megabyte);
+    first.say(".\r\n");
+    first.expect("250");
+    let before = resident_kib(provider.pid());
+    let mut open: Vec<Peer> = (0..24).map(|_| in_data(&provider)).collect();
+    for peer in &mut open {
+        peer.say(&megabyte);
+    }
+    let grown = resident_kib(provider.pid()).saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB for 24 open bodies of 1 MiB");
+    for mut peer in open {
+        peer.say(".\r\n");
+        peer.expect("250");
+    }
+}
+
+#[test]
+fn e6_without_descriptors_it_waits_and_recovers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let more = "[limits]\nsessions_per_address = 1000\n";
+    let provider = started(folder.path(), more);
+    let address = provider.address("mx");
+    let pid = rustix::process::Pid::from_raw(provider.pid().cast_signed()).expect("a process");
+    let limit = rustix::process::Rlimit { current: Some(64), maximum: Some(64) };
+    rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, limit).expect("set");
+    let flood: Vec<std::net::TcpStream> =
+        (0..200).map(|_| std::net::TcpStream::connect(&address).expect("the backlog")).collect();
+    provider.wait_for_log("accept-failed");
+    let ticks = processor_ticks(provider.pid());
+    let began = Instant::now();
+    // Two seconds of shortage: the loop pauses, and says it once.
+    while began.elapsed() < Duration::from_secs(2) {
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    let used = processor_ticks(provider.pid()) - ticks;
+    assert!(used < 100, "{used} hundredths of a second in two seconds: it spins");
+    assert!(provider.log().matches("accept-failed").count() <= 8, "{}", provider.log());
+    drop(flood);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut peer = provider.connect("mx");
+        if peer.line().starts_with("220") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it does not recover");
+    }
+}
+
+/// Processor time of a process, in hundredths of a second.
+fn processor_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("Linux");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
+}
+
+#[test]
+fn e7_below_the_reserve_new_mail_is_for_later() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // More than any disk has free.
+    let provider = started(folder.path(), "[limits]\ndisk_free_min = \"1000000 TiB\"\n");
+    let mut peer = greeted(&provider, "mx");
+    assert!(peer.ask("MAIL FROM:<a@b.example>", "452").contains("4.3.1"));
+    // Everything else goes on.
+    let mut peer = greeted(&provider, "odmr");
+    peer.cram("acme", "a password of acme");
+    peer.ask("ATRN", "453");
+}
+
+#[test]
+fn b10_sighup_takes_the_new_certificate_and_keeps_the_old_one_instead_of_a_bad_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let provider = started(folder.path(), "");
+    let process = rustix::process::Pid::from_raw(provider.pid().cast_signed()).expect("a process");
+    let hang_up = || {
+        rustix::process::kill_process(process, rustix::process::Signal::HUP).expect("signalled");
+    };
+    let mut running = greeted(&provider, "mx");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    std::fs::write(folder.path().join("certificate.pem"), made.cert.pem()).expect("written");
+    hang_up();
+    provider.wait_for_log("certificate-refused");
+    std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).expect("ok");
+    hang_up();
+    provider.wait_for_log("certificate-loaded");
+    // `secure` trusts the file as it is now.
+    let mut peer = greeted(&provider, "mx");
+    peer.ask("STARTTLS", "220");
+    provider.secure(peer).ask("EHLO client.example", "250");
+    running.ask("NOOP", "250");
+}
+
+#[test]
+fn credentials_come_and_go_while_it_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let provider = started(folder.path(), "");
+    let add = ["customer", "credential", "add", "acme", "--label", "office", "--password-stdin"];
+    provider.command(&add, "the office's own\n");
+    greeted(&provider, "odmr").cram("acme/office", "the office's own");
+    greeted(&provider, "odmr").cram("acme", "a password of acme");
+    let listed = provider.command(&["customer", "credential", "list", "acme"], "");
+    assert!(listed.contains("office"), "{listed}");
+    provider.command(&["customer", "credential", "revoke", "acme", "office"], "");
+    let mut peer = greeted(&provider, "odmr");
+    peer.ask("STARTTLS", "220");
+    let mut peer = provider.secure(peer);
+    peer.ask("EHLO client.example", "250");
+    let response = BASE64.encode("\0acme/office\0the office's own");
+    peer.ask(&format!("AUTH PLAIN {response}"), "535");
+    peer.plain("acme", "a password of acme");
+}
+
+#[test]
+fn what_lasts_is_for_its_owner_only_and_no_program_is_started() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let provider = started(folder.path(), "");
+    let mut peer = in_data(&provider);
+    peer.say("x\r\n.\r\n");
+    peer.expect("250");
+    let mut open = vec![folder.path().join("data")];
+    let mut looked_at = 0;
+    while let Some(path) = open.pop() {
+        let facts = std::fs::symlink_metadata(&path).expect("there");
+        let others = facts.permissions().mode() & 0o077;
+        assert_eq!(others, 0, "{}: {:o}", path.display(), facts.permissions().mode());
+        looked_at += 1;
+        if facts.is_dir() {
+            let entries = std::fs::read_dir(&path).expect("readable");
+            open.extend(entries.map(|entry| entry.expect("an entry").path()));
+        }
+    }
+    assert!(looked_at > 3, "the store is there");
+    let pid = provider.pid();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    assert_eq!(children.unwrap_or_default(), "");
+}
+
+#[test]
+fn sockets_and_readiness_go_through_the_service_manager() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let handed = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = handed.local_addr().expect("bound");
+    let provider = Provider::prepare(folder.path(), "");
+    let text = std::fs::read_to_string(provider.config()).expect("text");
+    let text = text.replacen("mx = [\"127.0.0.1:0\"]", &format!("mx = [\"{address}\"]"), 1);
+    std::fs::write(provider.config(), text).expect("written");
+    let words = folder.path().join("words");
+    let manager = UnixDatagram::bind(&words).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    // The socket becomes descriptor 3 of a process that knows its own id, as systemd does it.
+    rustix::io::fcntl_setfd(&handed, rustix::io::FdFlags::empty()).expect("inherited");
+    let script =
+        format!("LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" serve -c \"$1\" 3<&{}", handed.as_raw_fd());
+    let mut child = Command::new("bash")
+        .args(["-c", &script, support::program(), &provider.config()])
+        .env("NOTIFY_SOCKET", &words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("bash");
+    let mut heard = || {
+        let mut place = [0; 256];
+        let count = manager.recv(&mut place).expect("a word in time");
+        String::from_utf8_lossy(&place[..count]).into_owned()
+    };
+    assert!(heard().contains("READY=1"));
+    drop(handed);
+    let mut greeting = String::new();
+    let stream = std::net::TcpStream::connect(address).expect("the handed socket");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut greeting).expect("one");
+    assert!(greeting.starts_with("220 "), "{greeting}");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+    assert!(heard().contains("STOPPING=1"));
+    assert!(child.wait().expect("ended").success());
+}
