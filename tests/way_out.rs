@@ -439,6 +439,70 @@ fn a_refusal_becomes_a_report_at_the_smart_host() {
     assert_eq!(kept["messages"][0]["customer"], "relay", "{kept}");
 }
 
+// covers: B-01, G4
+#[test]
+fn eight_bit_content_is_converted_where_it_may_be() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = Host::open(Manner { keywords: vec!["SIZE"], ..Manner::default() });
+    let provider = provider(folder.path(), "", Some(host.address));
+    let long = "gr\u{fc}\u{df}e aus Z\u{fc}rich ".repeat(4000);
+    let text = long
+        .as_bytes()
+        .chunks(900)
+        .map(|line| [line, b"\r\n"].concat())
+        .collect::<Vec<_>>()
+        .concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let content = format!(
+        "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Transfer-Encoding: 8bit\r\n\r\n{text}"
+    );
+    send(&provider, "t@foo.example", "a@acme.example", &content);
+    provider.command(&["flush", "acme.example"], "");
+    let visit = host.visit();
+    let taken = &visit.messages[0];
+    assert!(
+        taken.is_ascii() && !visit.lines.iter().any(|line| line.contains("BODY=")),
+        "{visit:?}"
+    );
+    let size = format!("SIZE={}", taken.len());
+    assert!(visit.lines.iter().any(|line| line.contains(&size)), "{:?} {size}", visit.lines);
+    let parsed = mail_parser::MessageParser::default().parse(taken.as_bytes()).expect("a message");
+    assert_eq!(parsed.body_text(0).expect("text"), text);
+    wait_for_queue(&provider, 0);
+    let sealed = "Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\n\u{fc}\r\n--s--\r\n";
+    send(&provider, "t@foo.example", "a@acme.example", sealed);
+    provider.command(&["flush", "acme.example"], "");
+    assert!(host.visit().messages.is_empty(), "signed parts are not touched");
+    provider.wait_for_log("4.6.3 8-bit content, and the customer's server does not offer 8BITMIME; it cannot be converted: the 8-bit part is signed or encrypted");
+}
+
+// covers: Z-05, U-02
+#[test]
+fn what_the_customers_server_would_refuse_is_refused_at_intake() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = Host::open(Manner { keywords: vec!["SIZE 5000", "8BITMIME"], ..Manner::default() });
+    let provider = provider(folder.path(), "", Some(host.address));
+    let mut peer = provider.connect("mx");
+    peer.expect("220");
+    peer.ask("EHLO sender.example", "250");
+    let mut ask = |to: &str, code: &str| {
+        peer.ask("MAIL FROM:<t@foo.example> SIZE=6000 SMTPUTF8", "250");
+        let reply = peer.ask(&format!("RCPT TO:<{to}>"), code);
+        peer.ask("RSET", "250");
+        reply
+    };
+    ask("a@acme.example", "250");
+    ask("\u{fc}@acme.example", "250");
+    send(&provider, "t@foo.example", "a@acme.example", "Subject: x\r\n\r\n");
+    provider.command(&["flush", "acme.example"], "");
+    host.visit();
+    assert!(ask("a@acme.example", "552").contains("5.3.4"));
+    peer.ask("MAIL FROM:<t@foo.example> SIZE=60 SMTPUTF8", "250");
+    assert!(peer.ask("RCPT TO:<\u{fc}@acme.example>", "553").contains("5.6.7"));
+    peer.ask("RCPT TO:<a@acme.example>", "250");
+}
+
 #[test]
 fn reject_policy_retry_keeps_what_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

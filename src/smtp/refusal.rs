@@ -79,6 +79,8 @@ refusals! {
     NeedsSmtpUtf8 => 553 (5 . 6 . 7) "The address needs SMTPUTF8",
     /// The same for the reverse-path, where RFC 6531 §3.5 has another code.
     SenderNeedsSmtpUtf8 => 550 (5 . 6 . 7) "The sender address needs SMTPUTF8",
+    /// A UTF-8 recipient whose server last said that it takes none (RFC 6531 §3.5).
+    ServerWithoutUtf8 => 553 (5 . 6 . 7) "The recipient's mail server does not take UTF-8 addresses",
     /// Nobody's domain here: never a relay (RFC 5321 §3.6.2).
     NotOurDomain => 550 (5 . 7 . 1) "We hold no mail for this domain",
     /// The customer listed its recipients, and this is none.

@@ -12,7 +12,9 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 
-use crate::mail::{Envelope, ForwardPath, Lease, QueueId, Timestamp};
+use super::seven::{SevenBit, Trouble};
+use crate::mail::{BodyKind, Envelope, ForwardPath, Lease, QueueId, Timestamp};
+use crate::provider::mime::Obstacle;
 use crate::smtp::sender::{Extensions, Outgoing, Unfit};
 use crate::store::{BodyReader, Head, Position, Store, StoreError};
 
@@ -35,6 +37,8 @@ pub(super) struct Parcel {
     /// The store's index and the address of each recipient in the envelope.
     pub(super) recipients: Vec<(u32, ForwardPath)>,
     pub(super) arrived: Timestamp,
+    /// Octets of reading ahead that were set aside for it.
+    room: u64,
 }
 
 /// A parcel whose body is at hand.
@@ -63,8 +67,8 @@ pub(super) enum News {
     Moved,
     /// A page came; it may hold messages that the drain knows already.
     Page(Vec<Head>),
-    /// The server cannot take this one.
-    Unfit(Parcel, Unfit),
+    /// The server cannot take this one; and why it could not be converted, if that was tried.
+    Unfit(Parcel, Unfit, Option<Obstacle>),
     /// The body cannot be read now; the others can.
     Unreadable(Parcel, StoreError),
     /// The store refuses to go on.
@@ -81,7 +85,7 @@ pub(super) struct Feed {
     is_dry: bool,
     heads: VecDeque<Head>,
     parcels: VecDeque<Parcel>,
-    opening: FuturesOrdered<BoxFuture<'static, (Parcel, Result<Body, StoreError>)>>,
+    opening: FuturesOrdered<BoxFuture<'static, (Parcel, Result<Body, Fault>)>>,
     laden: VecDeque<Laden>,
     /// Octets of first chunks in `opening` and `laden`.
     ahead: u64,
@@ -143,7 +147,7 @@ impl Feed {
 
     pub(super) fn take(&mut self) -> Option<Laden> {
         let laden = self.laden.pop_front()?;
-        self.ahead -= first_chunk(laden.parcel.outgoing.size);
+        self.ahead -= laden.parcel.room;
         Some(laden)
     }
 
@@ -167,10 +171,11 @@ impl Feed {
                 Some(News::Moved)
             }
             Poll::Ready(Some((parcel, Err(error)))) => {
-                self.ahead -= first_chunk(parcel.outgoing.size);
+                self.ahead -= parcel.room;
                 Some(match error {
-                    StoreError::Broken(_) => News::Trouble(error),
-                    _ => News::Unreadable(parcel, error),
+                    Fault::Store(error @ StoreError::Broken(_)) => News::Trouble(error),
+                    Fault::Store(error) => News::Unreadable(parcel, error),
+                    Fault::Unfit(unfit, obstacle) => News::Unfit(parcel, unfit, obstacle),
                 })
             }
             _ => None,
@@ -207,12 +212,16 @@ impl Feed {
             if self.ahead + room > AHEAD_BYTES_MAX {
                 break;
             }
-            let Some(parcel) = self.parcels.pop_front() else { break };
-            if let Err(unfit) = parcel.outgoing.check(offers) {
-                return Some(News::Unfit(parcel, unfit));
-            }
+            let Some(mut parcel) = self.parcels.pop_front() else { break };
+            parcel.room = room;
+            let store = self.store.clone();
+            let opening = match parcel.outgoing.check(offers) {
+                Ok(()) => open(store, parcel).boxed(),
+                Err(Unfit::EightBitBody) => open_converted(store, parcel, offers.clone()).boxed(),
+                Err(unfit) => return Some(News::Unfit(parcel, unfit, None)),
+            };
             self.ahead += room;
-            self.opening.push_back(open(self.store.clone(), parcel).boxed());
+            self.opening.push_back(opening);
         }
         None
     }
@@ -235,6 +244,7 @@ impl Feed {
                     .map(|held| (held.index, held.recipient.forward_path.clone()))
                     .collect(),
                 arrived: head.arrived,
+                room: 0,
             });
         }
     }
@@ -246,30 +256,69 @@ const fn first_chunk(size: u64) -> u64 {
 
 /// Opens the body and reads its first chunk. A small message is thereby read and checked as a whole before its
 /// transaction begins.
-async fn open(store: Arc<dyn Store>, parcel: Parcel) -> (Parcel, Result<Body, StoreError>) {
-    let size = parcel.outgoing.size;
+async fn open(store: Arc<dyn Store>, parcel: Parcel) -> (Parcel, Result<Body, Fault>) {
     let opened = async {
-        let mut reader = store.open_body(parcel.id, 0).await?;
-        if reader.size() != size {
-            return Err(StoreError::Corrupt(parcel.id));
-        }
-        let mut body = Body {
-            reader: None,
-            chunks: VecDeque::new(),
-            held: 0,
-            unread: size,
-            reading: None,
-            trouble: None,
-        };
-        if size > 0 {
-            let chunk = reader.read().await?;
-            body.take_in(parcel.id, chunk)?;
-        }
-        body.reader = (body.unread > 0).then_some(reader);
-        Ok(body)
+        let reader = store.open_body(parcel.id, 0).await?;
+        begun(reader, parcel.id, parcel.outgoing.size).await
     };
-    let opened = opened.await;
+    let opened = opened.await.map_err(Fault::Store);
     (parcel, opened)
+}
+
+/// The same for a body that has to become 7-bit first.
+async fn open_converted(
+    store: Arc<dyn Store>,
+    mut parcel: Parcel,
+    offers: Extensions,
+) -> (Parcel, Result<Body, Fault>) {
+    let reader = match SevenBit::open(&store, parcel.id).await {
+        Ok(reader) => reader,
+        Err(Trouble::Store(error)) => return (parcel, Err(Fault::Store(error))),
+        Err(Trouble::Obstacle(obstacle)) => {
+            return (parcel, Err(Fault::Unfit(Unfit::EightBitBody, Some(obstacle))));
+        }
+    };
+    let size = reader.size();
+    parcel.outgoing.size = size;
+    parcel.outgoing.facts.has_8bit_body = false;
+    parcel.outgoing.envelope.body = BodyKind::SevenBit;
+    if let Err(unfit) = parcel.outgoing.check(&offers) {
+        return (parcel, Err(Fault::Unfit(unfit, None)));
+    }
+    super::lines::converted(parcel.id);
+    let opened = begun(Box::new(reader), parcel.id, size).await.map_err(Fault::Store);
+    (parcel, opened)
+}
+
+/// Why a parcel cannot be sent.
+enum Fault {
+    Store(StoreError),
+    Unfit(Unfit, Option<Obstacle>),
+}
+
+/// A body with its first chunk.
+async fn begun(
+    mut reader: Box<dyn BodyReader>,
+    id: QueueId,
+    size: u64,
+) -> Result<Body, StoreError> {
+    if reader.size() != size {
+        return Err(StoreError::Corrupt(id));
+    }
+    let mut body = Body {
+        reader: None,
+        chunks: VecDeque::new(),
+        held: 0,
+        unread: size,
+        reading: None,
+        trouble: None,
+    };
+    if size > 0 {
+        let chunk = reader.read().await?;
+        body.take_in(id, chunk)?;
+    }
+    body.reader = (body.unread > 0).then_some(reader);
+    Ok(body)
 }
 
 impl Body {

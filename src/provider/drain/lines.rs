@@ -50,6 +50,14 @@ pub(super) fn broken(in_doubt: bool, id: QueueId, lease: &Lease, message_id: Opt
     }
 }
 
+/// A body goes out in 7 bits, since the server takes no others; signatures over it (DKIM) do not hold any more.
+pub(super) fn converted(id: QueueId) {
+    let id = id.to_string();
+    let detail =
+        "8-bit content was made 7-bit for a server without 8BITMIME; signatures over it break";
+    log::info!(target: TARGET, id = id, detail = detail; "converted");
+}
+
 /// A body that cannot be read.
 pub(super) fn unreadable(id: QueueId, lease: &Lease, error: &str) {
     let (id, customer) = (id.to_string(), lease.customer().as_str());

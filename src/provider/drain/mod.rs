@@ -12,6 +12,7 @@ mod books;
 mod clockwork;
 mod feed;
 mod lines;
+mod seven;
 mod steering;
 
 use std::sync::Arc;

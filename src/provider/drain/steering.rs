@@ -13,6 +13,7 @@ use super::clockwork::Held;
 use super::feed::{Laden, News, Parcel};
 use super::{Drain, Feeding, lines};
 use crate::mail::{ClientProfile, Customer};
+use crate::provider::mime::Obstacle;
 use crate::smtp::sender::{EndKind, Input, Unfit, Want};
 use crate::store::{Head, StoreError};
 
@@ -47,7 +48,9 @@ impl Drain {
             None => return false,
             Some(News::Moved) => {}
             Some(News::Page(heads)) => self.turn_page(heads),
-            Some(News::Unfit(parcel, unfit)) => self.decide_unfit(parcel, unfit),
+            Some(News::Unfit(parcel, unfit, obstacle)) => {
+                self.decide_unfit(parcel, unfit, obstacle);
+            }
             Some(News::Unreadable(parcel, error)) => self.pass_over(&parcel, &error),
             Some(News::Trouble(error)) => self.fail("read", &error),
         }
@@ -60,11 +63,14 @@ impl Drain {
     }
 
     /// It cannot be handed to this server: for ever (too big), or until the server is mended.
-    fn decide_unfit(&mut self, parcel: Parcel, unfit: Unfit) {
+    fn decide_unfit(&mut self, parcel: Parcel, unfit: Unfit, obstacle: Option<Obstacle>) {
         let age = self.office.world.now().since(parcel.arrived).0;
-        // A conversion to 7 bits is possible for such a body, so it is never given up for this alone.
-        let can_wait = unfit == Unfit::EightBitBody || age < GRACE;
-        let (code, reason) = unfit.reason();
+        let can_wait = age < GRACE;
+        let (code, mut reason) = unfit.reason();
+        if let Some(obstacle) = obstacle {
+            reason.push_str("; it cannot be converted: ");
+            reason.push_str(obstacle.words());
+        }
         let outcome = Books::unfit(unfit.is_final() || !can_wait, code, &reason);
         self.books.decide(parcel, &outcome);
     }
