@@ -250,7 +250,7 @@ fn refused_for_good_becomes_a_report_to_its_sender() {
     }
     provider.wait_for_log("drained customer=acme");
     // The message leaves as its report enters; with `relay.route = "none"` the report is kept and listed.
-    provider.wait_for_log("report");
+    provider.wait_for_log(" report id=");
     let kept = provider.json(&["queue", "list"]);
     let report = &kept["messages"][0];
     assert_eq!(report["reverse_path"], "", "{kept}");

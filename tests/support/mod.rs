@@ -44,10 +44,12 @@ pub struct Provider {
 
 /// The listeners on ports of the system's choice, logins in clear text, and a certificate for localhost.
 pub fn configuration(folder: &Path, more: &str) -> String {
+    // Without a word on it reports would look for their way on the Internet.
+    let way_out = if more.contains("[relay]") { "" } else { "[relay]\nroute = \"none\"\n" };
     format!(
         "hostname = \"mx.provider.example\"\ndata_dir = {:?}\n[listen]\nmx = [\"127.0.0.1:0\"]\n\
          mxs = [\"127.0.0.1:0\"]\nodmr = [\"127.0.0.1:0\"]\nodmrs = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n\
-         [tls]\ncertificate = {:?}\nprivate_key = {:?}\n[auth]\nrequire_tls = false\n[relay]\nroute = \"none\"\n{more}",
+         [tls]\ncertificate = {:?}\nprivate_key = {:?}\n[auth]\nrequire_tls = false\n{way_out}{more}",
         folder.join("data"),
         folder.join("certificate.pem"),
         folder.join("key.pem"),
