@@ -27,6 +27,7 @@ const PIECES: &[&[u8]] = &[
     b"AUTH PLAIN AGRlbW8AcmlnaHQ=\r\n",
     b"AUTH PLAIN\r\n",
     b"AUTH CRAM-MD5\r\n",
+    b"ETRN demo.example\r\n",
     b"AUTH SCRAM-SHA-256 biwsbj1kZW1vLHI9YWJj\r\n",
     b"AGRlbW8AcmlnaHQ=\r\n",
     b"*\r\n",
@@ -72,7 +73,14 @@ fn office(question: &Question) -> Answer {
         Question::Credential(name) => {
             Answer::Credential(Ok(Box::new(sasl::dummy_credential(&[2; 32], name))))
         }
-        Question::Login(_) => Answer::Login(Err(Refusal::LoginFailed)),
+        Question::Login(request) => match &request.proof {
+            Proof::Password(password) if *password == "right".into() => {
+                let login = Login::parse("demo").expect("valid");
+                let domains = vec![Domain::parse("demo.example").expect("valid")];
+                Answer::Login(Ok(Box::new(Account { login, domains, require_tls: false })))
+            }
+            _ => Answer::Login(Err(Refusal::LoginFailed)),
+        },
         Question::Turn(_) => Answer::Turn(Err(Refusal::NoMail)),
         Question::Etrn(_) => Answer::Etrn(Ok(0)),
     }
@@ -89,7 +97,7 @@ fn play(door: Door, wire: &[u8], cuts: &[usize]) -> Trace {
         mechanisms: MECHANISMS.to_vec(),
         auth_failures_max: 3,
         errors_max: 20,
-        etrn: false,
+        etrn: true,
     };
     let tls = Some(TlsFacts::default());
     let mut out = Vec::new();
