@@ -51,7 +51,8 @@ pub(super) fn judged(
         Err(refusal) => {
             let reply = refusal.reply().summary();
             talk.note(Fact::Etrn { customer, node: node.to_owned(), reply });
-            return talk.refuse(refusal, Phase::Authenticated(hello, account));
+            // RFC 1985 wants 4yz for what is policy; asked again and again it is junk all the same.
+            return talk.refuse_error(refusal, Phase::Authenticated(hello, account));
         }
     };
     let (code, text) = reply;

@@ -92,13 +92,23 @@ impl Talk<'_> {
 
     /// Refuses a command and goes on with `phase`, or ends the session where that is due.
     pub(super) fn refuse(&mut self, refusal: Refusal, phase: Phase) -> Next {
-        let mut refusal = refusal;
         if refusal.is_permanent() {
-            self.common.errors += 1;
-            if self.common.errors > self.common.terms.errors_max {
-                refusal = Refusal::TooManyErrors;
-            }
+            self.refuse_error(refusal, phase)
+        } else {
+            self.no(refusal, phase)
         }
+    }
+
+    /// As [`Talk::refuse`], and counts as an error although its code is 4yz.
+    pub(super) fn refuse_error(&mut self, refusal: Refusal, phase: Phase) -> Next {
+        self.common.errors += 1;
+        if self.common.errors > self.common.terms.errors_max {
+            return self.no(Refusal::TooManyErrors, phase);
+        }
+        self.no(refusal, phase)
+    }
+
+    fn no(&mut self, refusal: Refusal, phase: Phase) -> Next {
         self.say(&refusal.reply());
         if !refusal.ends_session() {
             return Next::Go(phase);
