@@ -48,6 +48,9 @@ pub struct Account {
     pub dry_run: bool,
     /// How long a message under way may take to finish once a stop was ordered.
     pub stop_patience: Duration,
+    /// A connection to the target that has been idle for longer is opened anew before mail goes through it:
+    /// servers drop idle clients after five minutes, and the reply to ATRN may take longer.
+    pub reopen_after: Duration,
 }
 
 /// Why a text is no provider.
@@ -95,6 +98,7 @@ impl Account {
             turn_patience: Seconds(30 * 60),
             dry_run: false,
             stop_patience: Duration::from_secs(20),
+            reopen_after: Duration::from_secs(60),
         })
     }
 

@@ -226,9 +226,9 @@ impl<'a> Call<'a> {
         };
         self.report.was_turned = true;
         (self.tell)(Event::Turned(turned.reply.said().as_str()));
-        let opened = match opened.is_fresh() {
-            true => opened,
-            false => match target::open(&self.account.target, &self.account.hello).await {
+        let opened = if opened.is_stale(self.account.reopen_after) {
+            drop(opened);
+            match target::open(&self.account.target, &self.account.hello).await {
                 Ok(opened) => opened,
                 Err(error) => {
                     // The provider waits for our greeting; this one says "later" (RFC 5321 §3.8).
@@ -236,7 +236,9 @@ impl<'a> Call<'a> {
                     let _ = wire.stream.close().await;
                     return Err(target_down(&self.account.target, &error));
                 }
-            },
+            }
+        } else {
+            opened
         };
         Ok(self.carry(wire, &turned, opened).await)
     }

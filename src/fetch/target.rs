@@ -22,9 +22,6 @@ use crate::smtp::sender::ReplyReader;
 
 /// Patience for the greeting of a local server.
 const GREETING_SECONDS_MAX: u64 = 60;
-/// A connection older than this is opened anew before mail goes through it: servers drop idle clients after five
-/// minutes, and the reply to ATRN may take longer.
-const FRESH_SECONDS_MAX: u64 = 60;
 
 /// Where the mail goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,11 +126,11 @@ pub(super) struct Server {
 }
 
 impl Opened {
-    /// Whether it surely still listens.
-    pub(super) fn is_fresh(&self) -> bool {
+    /// Whether it has been idle for so long that it may have hung up.
+    pub(super) fn is_stale(&self, reopen_after: Duration) -> bool {
         match self {
-            Self::Server(server) => server.since.elapsed() < Duration::from_secs(FRESH_SECONDS_MAX),
-            Self::Files(_) => true,
+            Self::Server(server) => server.since.elapsed() >= reopen_after,
+            Self::Files(_) => false,
         }
     }
 }

@@ -251,6 +251,50 @@ fn a_stop_between_messages_is_said_aloud() {
 }
 
 #[test]
+fn a_server_that_waited_too_long_is_opened_anew() {
+    let server = Server::start(Habits::default());
+    let provider = provider(three_messages);
+    let mut account = account(provider.address, &format!("smtp://{}", server.address));
+    account.reopen_after = Duration::ZERO;
+    let report = call(&account);
+    provider.done();
+    assert_eq!((report.verdict, report.taken), (Verdict::Collected, 3));
+    let got = server.got();
+    // The first connection was opened to see that the server is up, and left.
+    assert_eq!((got.connections, got.messages.len()), (2, 3));
+}
+
+#[test]
+fn a_server_that_went_away_while_the_provider_looked_is_greeted_for() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let target = format!("smtp://{}", listener.local_addr().expect("an address"));
+    let (gone, is_gone) = mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("a caller");
+        drop(listener);
+        let mut talk = Talk::new(socket);
+        talk.say("220 home.example ready");
+        gone.send(()).expect("heard");
+        talk.hear()
+    });
+    let provider = provider(move |mut talk| {
+        talk.log_in();
+        is_gone.recv().expect("the server is gone");
+        talk.say("250 reversing");
+        talk.reply()
+    });
+    let mut account = account(provider.address, &target);
+    account.reopen_after = Duration::ZERO;
+    let report = call(&account);
+    assert!(
+        provider.done().starts_with("421 4.3.2"),
+        "the provider must hear that it is for later"
+    );
+    assert_eq!((report.verdict.exit_status(), report.taken), (75, 0));
+    assert_eq!(server.join().expect("no panic"), "");
+}
+
+#[test]
 fn a_provider_that_closes_its_half_still_hears_the_last_reply() {
     let server = Server::start(Habits::default());
     let provider = provider(|mut talk| {

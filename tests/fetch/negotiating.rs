@@ -248,6 +248,34 @@ fn a_certificate_for_another_name_is_no_good() {
 }
 
 #[test]
+fn a_certificate_of_ours_logs_in_by_external() {
+    let home = tempfile::tempdir().expect("a folder");
+    let own = rcgen::generate_simple_self_signed(vec!["customer".into()]).expect("made");
+    let (certificate, private_key) = (home.path().join("own.pem"), home.path().join("own.key"));
+    std::fs::write(&certificate, own.cert.pem()).expect("written");
+    std::fs::write(&private_key, own.signing_key.serialize_pem()).expect("written");
+    let identity = Identity::asking(Some(own.cert.der().clone()));
+    let pin = identity.pin;
+    let provider = provider(move |talk| {
+        let mut talk = talk.secure(&identity);
+        talk.say("220 provider.example");
+        talk.expect("EHLO");
+        talk.say("250-provider.example\n250-AUTH EXTERNAL CRAM-MD5\n250 ATRN");
+        assert_eq!(talk.hear(), "AUTH EXTERNAL =");
+        talk.say("235 ok");
+        talk.expect("ATRN");
+        talk.say("453 none");
+    });
+    let mut account = account(provider.address, &maildir(home.path()));
+    account.encryption = Encryption::Implicit;
+    account.trust = Trust::Pin(pin);
+    account.secret = None;
+    account.identity = Some(restante::net::tls::Identity { certificate, private_key });
+    assert_eq!(call(&account).verdict, Verdict::NoMail);
+    provider.done();
+}
+
+#[test]
 fn a_dry_run_says_what_is_offered_and_leaves_the_mail() {
     let provider = provider(|mut talk| {
         talk.log_in();

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Longer than anything here takes; a test that hangs fails by it.
@@ -148,16 +149,29 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) fn new() -> Self {
+        Self::asking(None)
+    }
+
+    /// With `client`, only the client that shows this certificate is let in.
+    pub(crate) fn asking(client: Option<CertificateDer<'static>>) -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("made");
         let der = made.cert.der().clone();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![der.clone()], key)
-            .expect("a pair");
+            .expect("versions");
+        let config = match client {
+            None => config.with_no_client_auth(),
+            Some(certificate) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(certificate).expect("a certificate");
+                let ring = Arc::new(rustls::crypto::ring::default_provider());
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ring);
+                config.with_client_cert_verifier(verifier.build().expect("a verifier"))
+            }
+        };
+        let config = config.with_single_cert(vec![der.clone()], key).expect("a pair");
         let pin = restante::net::tls::key_digest(&der).expect("a key");
         Self { config: Arc::new(config), pem: made.cert.pem(), pin }
     }

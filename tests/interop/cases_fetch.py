@@ -16,13 +16,13 @@ from registry import case
 TRY_LATER = 75
 
 
-def fetch(ground, provider, target, tls, status=0):
+def fetch(ground, provider, target, tls, status=0, seconds_max=60):
     """Runs `restante fetch` once; fails the case if it ends otherwise than with `status`."""
     file = ground.write("password", provider.password + "\n", 0o600)
     port = provider.odmrs if tls == "implicit" else provider.odmr
     seen, output, errors = ground.run(
         [BINARY, "fetch", f"localhost:{port}", "--user", "demo", "--password-file", file, "--to", target,
-         "--tls", tls, "--ca", provider.certificate], env=dict(os.environ, HOME=ground.folder))
+         "--tls", tls, "--ca", provider.certificate], seconds_max, env=dict(os.environ, HOME=ground.folder))
     equal(seen, status, f"the exit of restante fetch, having said {(output + errors)[-500:]!r}")
 
 
