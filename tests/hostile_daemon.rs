@@ -212,7 +212,7 @@ fn sockets_and_readiness_go_through_the_service_manager() {
         .stderr(Stdio::null())
         .spawn()
         .expect("bash");
-    let mut heard = || {
+    let heard = || {
         let mut place = [0; 256];
         let count = manager.recv(&mut place).expect("a word in time");
         String::from_utf8_lossy(&place[..count]).into_owned()

@@ -256,6 +256,9 @@ fn c9_empty_and_odd_names_and_passwords_never_log_in() {
     }
 }
 
+/// A wrong login for this name; the reply.
+type Attempt = dyn Fn(&mut Peer, &str) -> String;
+
 #[test]
 fn c10_replies_and_times_do_not_tell_who_exists() {
     let mut plan = patient();
@@ -270,7 +273,7 @@ fn c10_replies_and_times_do_not_tell_who_exists() {
     plan.policy.delay_after_failures = vec![Duration::ZERO];
     let arena = Arena::with(plan);
     let names = ["acme", "nobody", "other"];
-    let median = |attempt: &dyn Fn(&mut Peer, &str) -> String| {
+    let median = |attempt: &Attempt| {
         let mut times = vec![Vec::new(); names.len()];
         let mut replies = HashSet::new();
         for _ in 0..7 {
@@ -290,7 +293,7 @@ fn c10_replies_and_times_do_not_tell_who_exists() {
             })
             .collect::<Vec<Duration>>()
     };
-    let attempts: [&dyn Fn(&mut Peer, &str) -> String; 3] = [
+    let attempts: [&Attempt; 3] = [
         &|peer, name| peer.ask(&plain("", name, "wrong"), "535").concat(),
         &|peer, name| {
             let challenge = peer.ask("AUTH CRAM-MD5", "334");
