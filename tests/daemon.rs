@@ -230,29 +230,35 @@ fn held_mail_stays_and_comes_when_released() {
 }
 
 #[test]
-fn refused_for_good_is_marked_and_listed() {
+fn refused_for_good_becomes_a_report() {
     let folder = tempfile::tempdir().expect("a folder");
     let provider = provider(folder.path());
     sender(&provider).send("t@foo.example", &["l@example.org"], b"x\r\n");
+    sender(&provider).send("", &["l@example.org"], b"y\r\n");
     let mut peer = customer(&provider);
     peer.ask("ATRN", "250");
     peer.say("220 customer.example\r\n");
-    for reply in ["250 customer.example", "250 2.1.0 ok", "550 5.1.1 no such user"] {
-        peer.line();
-        peer.say(format!("{reply}\r\n"));
-    }
     loop {
         let line = peer.line();
-        peer.say(if line.starts_with("QUIT") { "221 bye\r\n" } else { "250 ok\r\n" });
+        peer.say(match line.split([' ', '\r']).next().unwrap_or_default() {
+            "QUIT" => "221 bye\r\n",
+            "RCPT" => "550 5.1.1 no such user\r\n",
+            _ => "250 ok\r\n",
+        });
         if line.starts_with("QUIT") {
             break;
         }
     }
-    provider.wait_for_log("drained customer=acme");
+    provider.wait_for_log("kept-for-postmaster");
+    provider.wait_for_log(" report ");
     let failed = provider.json(&["queue", "list", "--failed"]);
+    assert_eq!(failed["messages"].as_array().map(Vec::len), Some(1), "{failed}");
+    assert_eq!(failed["messages"][0]["reverse_path"], "", "nobody can be told of this one");
     let path = &failed["messages"][0]["forward_paths"][0];
-    assert_eq!(path["state"], "failed", "{failed}");
     assert!(path["reply"].as_str().is_some_and(|text| text.contains("no such user")), "{failed}");
+    let reports = provider.json(&["queue", "list", "--customer", "relay"]);
+    let address = &reports["messages"][0]["forward_paths"][0]["address"];
+    assert_eq!(address, "t@foo.example", "{reports}");
     customer(&provider).ask("ATRN", "453");
     let refused = provider.try_command(&["customer", "remove", "acme"], "");
     assert_eq!(refused.status.code(), Some(1), "mail is still there");

@@ -74,6 +74,7 @@ fn office(question: &Question) -> Answer {
         }
         Question::Login(_) => Answer::Login(Err(Refusal::LoginFailed)),
         Question::Turn(_) => Answer::Turn(Err(Refusal::NoMail)),
+        Question::Etrn(_) => Answer::Etrn(Err(Refusal::NodeTrouble)),
     }
 }
 
@@ -84,6 +85,7 @@ fn play(door: Door, wire: &[u8], cuts: &[usize]) -> Trace {
         recipients_max: 2,
         received_max: 3,
         tls_available: false,
+        etrn: false,
         auth_requires_tls: false,
         mechanisms: MECHANISMS.to_vec(),
         auth_failures_max: 3,
