@@ -88,6 +88,7 @@ impl Play {
                 _ => Err(Refusal::LoginFailed),
             }),
             Question::Turn(_) => Answer::Turn(Err(Refusal::NoMail)),
+            Question::Etrn(_) => Answer::Etrn(Err(Refusal::NodeTrouble)),
             _ => Answer::Verdict(Err(Refusal::NotHere)),
         }
     }
@@ -140,6 +141,7 @@ fn terms() -> Result<Arc<Terms>, Box<dyn Error>> {
         recipients_max: 100,
         received_max: 100,
         tls_available: false,
+        etrn: false,
         auth_requires_tls: false,
         mechanisms: MECHANISMS.to_vec(),
         auth_failures_max: 3,

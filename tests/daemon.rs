@@ -234,34 +234,41 @@ fn refused_for_good_becomes_a_report_to_its_sender() {
     let folder = tempfile::tempdir().expect("a folder");
     let provider = provider(folder.path());
     sender(&provider).send("t@foo.example", &["l@example.org"], b"x\r\n");
+    sender(&provider).send("", &["l@example.org"], b"y\r\n");
     let mut peer = customer(&provider);
     peer.ask("ATRN", "250");
     peer.say("220 customer.example\r\n");
-    for reply in ["250 customer.example", "250 2.1.0 ok", "550 5.1.1 no such user"] {
-        peer.line();
-        peer.say(format!("{reply}\r\n"));
-    }
     loop {
         let line = peer.line();
-        peer.say(if line.starts_with("QUIT") { "221 bye\r\n" } else { "250 ok\r\n" });
+        peer.say(match line.split([' ', '\r']).next().unwrap_or_default() {
+            "QUIT" => "221 bye\r\n",
+            "RCPT" => "550 5.1.1 no such user\r\n",
+            _ => "250 ok\r\n",
+        });
         if line.starts_with("QUIT") {
             break;
         }
     }
-    provider.wait_for_log("drained customer=acme");
     // The message leaves as its report enters; with `relay.route = "none"` the report is kept and listed.
     provider.wait_for_log(" report id=");
-    let kept = provider.json(&["queue", "list"]);
-    let report = &kept["messages"][0];
-    assert_eq!(report["reverse_path"], "", "{kept}");
-    assert_eq!(report["forward_paths"][0]["address"], "t@foo.example", "{kept}");
+    let reports = provider.json(&["queue", "list", "--customer", "relay"]);
+    let report = &reports["messages"][0];
+    assert_eq!(report["reverse_path"], "", "{reports}");
+    assert_eq!(report["forward_paths"][0]["address"], "t@foo.example", "{reports}");
     let id = report["id"].as_str().expect("an id");
     let text = provider.command(&["queue", "show", id, "--body"], "");
     for part in ["Status: 5.1.1", "no such user", "Final-Recipient: rfc822; l@example.org"] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
+    // Of the other one nobody can be told: it stays, marked.
+    provider.wait_for_log("kept-for-postmaster");
+    let failed = provider.json(&["queue", "list", "--failed"]);
+    assert_eq!(failed["messages"].as_array().map(Vec::len), Some(1), "{failed}");
+    assert_eq!(failed["messages"][0]["reverse_path"], "", "{failed}");
+    let path = &failed["messages"][0]["forward_paths"][0];
+    assert_eq!(path["state"], "failed", "{failed}");
+    assert!(path["reply"].as_str().is_some_and(|text| text.contains("no such user")), "{failed}");
     customer(&provider).ask("ATRN", "453");
-    provider.command(&["customer", "remove", "acme"], "");
 }
 
 #[test]

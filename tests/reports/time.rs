@@ -10,7 +10,7 @@ use crate::house::*;
 
 const MONTH: u64 = 30 * 86_400;
 
-// covers: S-15, 8
+// covers: S-15, N-21
 #[test]
 fn one_report_for_each_message_when_its_time_is_over() {
     let house = House::new();
@@ -61,7 +61,7 @@ fn a_queue_that_is_being_drained_is_left_alone_and_does_not_hold_the_others_up()
     assert_eq!(house.expire(), 300);
 }
 
-// covers: 31
+// covers: FLT-31
 #[test]
 fn a_clock_that_jumps_ahead_gives_nothing_up() {
     let house = House::new();

@@ -14,9 +14,6 @@ use crate::smtp::{EtrnRequest, Question};
 
 /// ETRN.
 pub(super) fn etrn(argument: &str, phase: Phase, talk: &mut Talk<'_>) -> Next {
-    if !talk.common.terms.etrn {
-        return talk.refuse(Refusal::NotHere, phase);
-    }
     if phase.is_in_transaction() {
         return talk.refuse(Refusal::BadSequence, phase);
     }
