@@ -146,6 +146,5 @@ fn terms() -> Result<Arc<Terms>, Box<dyn Error>> {
         mechanisms: MECHANISMS.to_vec(),
         auth_failures_max: 3,
         errors_max: 10,
-        etrn: false,
     }))
 }
