@@ -209,7 +209,8 @@ fn the_providers_certificate_must_be_vouched_for_or_pinned() {
         std::fs::write(&authority, &identity.pem).expect("written");
         Trust::Authority(authority.clone())
     };
-    let trusts: [(&dyn Fn(&Identity) -> Trust, bool); 5] = [
+    type Chosen<'a> = &'a dyn Fn(&Identity) -> Trust;
+    let trusts: [(Chosen<'_>, bool); 5] = [
         (&|_| Trust::Pin([7; 32]), false),
         (&|identity| Trust::Pin(identity.pin), true),
         (&right, true),

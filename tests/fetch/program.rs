@@ -231,7 +231,8 @@ fn a_file_calls_all_its_accounts_and_the_worst_status_counts() {
     let path = home.path().join("fetch.toml");
     std::fs::write(&path, text).expect("written");
     let output = program().arg("fetch").arg("-c").arg(&path).output().expect("the program runs");
-    (good.done(), bad.done());
+    good.done();
+    bad.done();
     let said = said(&output);
     assert_eq!(output.status.code(), Some(75), "{said}");
     assert!(said.contains("passed account=good "), "{said}");
