@@ -61,6 +61,11 @@ fn login() {
 }
 
 #[test]
+fn etrn() {
+    play_all("etrn");
+}
+
+#[test]
 fn intake() {
     play_all("intake");
 }

@@ -303,6 +303,7 @@ fn ten_thousand_wishes_cost_one_connection() {
     assert!(listener.accept().is_err(), "no second connection");
 }
 
+// covers: W-14
 #[test]
 fn a_host_that_was_down_is_tried_again_and_flush_does_it_by_hand() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -392,7 +393,7 @@ fn tls_towards_the_host_by_etrn_tls() {
     assert!(clear.visit().messages.is_empty());
 }
 
-// covers: N-10, N-13, S-13
+// covers: N-10, N-13, S-13, O-04, W-13
 #[test]
 fn a_refusal_becomes_a_report_at_the_smart_host() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -439,7 +440,7 @@ fn a_refusal_becomes_a_report_at_the_smart_host() {
     assert_eq!(kept["messages"][0]["customer"], "relay", "{kept}");
 }
 
-// covers: B-01, G4
+// covers: B-01, G4, X8-1, X8-2
 #[test]
 fn eight_bit_content_is_converted_where_it_may_be() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -477,7 +478,7 @@ fn eight_bit_content_is_converted_where_it_may_be() {
     provider.wait_for_log("4.6.3 8-bit content, and the customer's server does not offer 8BITMIME; it cannot be converted: the 8-bit part is signed or encrypted");
 }
 
-// covers: Z-05, U-02
+// covers: Z-05, U-02, X8-3
 #[test]
 fn what_the_customers_server_would_refuse_is_refused_at_intake() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -503,6 +504,7 @@ fn what_the_customers_server_would_refuse_is_refused_at_intake() {
     peer.ask("RCPT TO:<a@acme.example>", "250");
 }
 
+// covers: X8-4
 #[test]
 fn reject_policy_retry_keeps_what_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -527,7 +529,7 @@ fn reject_policy_retry_keeps_what_is_refused() {
     assert_eq!(status["relay"], "none");
 }
 
-// covers: G-01
+// covers: G-01, N-20
 #[test]
 fn expiry_and_relaying_are_reported_to_customers_in_their_own_queues() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -132,12 +132,19 @@ impl Policy {
 }
 
 /// `[relay]`: where reports to foreign addresses go.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relay {
     /// The route.
     pub route: RelayRoute,
     /// TLS towards a smart host.
     pub tls: EtrnTls,
+}
+
+impl Default for Relay {
+    /// Mail exchangers; a smart host only under TLS.
+    fn default() -> Self {
+        Self { route: RelayRoute::default(), tls: EtrnTls::Required }
+    }
 }
 
 /// `relay.route`.

@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    // covers: S-30
+    // covers: S-30, W-10, W-11
     #[test]
     fn preference_and_the_domain_itself_and_null() {
         assert_eq!(
@@ -115,6 +115,7 @@ mod tests {
         assert!(matches!(choose(gone, &domain, &domain, 0), Exchangers::Nobody(_)));
     }
 
+    // covers: W-12
     #[test]
     fn never_to_ourselves_or_worse() {
         let us = "MX.provider.example";
@@ -127,6 +128,7 @@ mod tests {
         );
     }
 
+    // covers: W-10
     #[test]
     fn equals_take_turns() {
         let equal = [(10, "a.example"), (10, "b.example"), (10, "c.example")];

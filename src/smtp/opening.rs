@@ -331,6 +331,7 @@ mod tests {
         assert_eq!(end, "the server sent more than was asked for");
     }
 
+    // covers: W-13
     #[test]
     fn logins_only_under_tls() {
         let (said, end) =

@@ -8,7 +8,7 @@ use restante::store::{Filter, StateFilter, Verdict};
 
 use crate::house::*;
 
-// covers: N-16, N-17, S-13, H2, H3
+// covers: N-17, S-13, H2
 #[test]
 fn nobody_is_told_about_the_null_reverse_path() {
     let house = House::new();
@@ -24,6 +24,7 @@ fn nobody_is_told_about_the_null_reverse_path() {
     assert_eq!(house.query(failed), [], "but not for ever");
 }
 
+// covers: H3
 #[test]
 fn a_report_that_fails_causes_no_other() {
     let house = House::new();
@@ -62,6 +63,7 @@ fn senders_without_a_domain_or_at_our_own_name() {
     }
 }
 
+// covers: N-15, N-22
 #[test]
 fn one_report_for_one_message_and_only_once() {
     let house = House::new();
@@ -105,6 +107,7 @@ fn reply() -> impl Strategy<Value = Reply> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
+    // covers: N-22
     /// Any envelope and any mix of replies over several drains, with reports in between or not.
     #[test]
     fn delivered_queued_or_reported_exactly_once(

@@ -21,7 +21,7 @@ struct Sent {
     text: String,
 }
 
-// covers: N-10, N-11, N-12, N-13, H4
+// covers: N-10, N-11, N-12, N-13, N-14, N-21, H4
 #[test]
 fn every_field_of_a_failure() {
     let house = House::new();
@@ -169,7 +169,7 @@ fn utf8_addresses_to_ascii_and_utf8_senders() {
     }
 }
 
-// covers: N-11
+// covers: N-20
 #[test]
 fn a_relayed_report_names_what_was_done() {
     let house = House::new();

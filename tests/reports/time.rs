@@ -10,7 +10,7 @@ use crate::house::*;
 
 const MONTH: u64 = 30 * 86_400;
 
-// covers: S-15, 8
+// covers: S-15, N-21
 #[test]
 fn one_report_for_each_message_when_its_time_is_over() {
     let house = House::new();

@@ -347,6 +347,10 @@ fn customer(text: &str) -> Customer {
                 let list = value.split(' ').map(Into::into).collect();
                 customer.settings.recipients = Some(RecipientPolicy::Listed(list));
             }
+            "etrn-host" => customer.settings.etrn_host = Some(value.into()),
+            "etrn-from" => {
+                customer.settings.etrn_from.push(value.parse().expect("a network"));
+            }
             "wait-for-mail" => customer.settings.drain.wait_for_mail = Some(Seconds(number())),
             "message-bytes-max" => customer.settings.message_bytes_max = Some(number()),
             "quota-messages" => customer.settings.quota_messages = Some(number()),

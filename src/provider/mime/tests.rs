@@ -73,6 +73,7 @@ fn a_message_without_mime_becomes_one() {
     );
 }
 
+// covers: X8-2
 #[test]
 fn what_must_not_be_touched() {
     let sealed = "Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\nü\r\n--s--\r\n";
@@ -162,6 +163,7 @@ fn entity(depth: u32, in_message: bool) -> BoxedStrategy<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
+    // covers: X8-1
     /// An independent reader sees the same leaves before and after, and the result is 7-bit.
     #[test]
     fn nothing_is_lost(entity in entity(3, false), piece in 1usize..200) {

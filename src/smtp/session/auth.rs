@@ -54,14 +54,9 @@ fn check(argument: &str, talk: &Talk<'_>) -> Result<(Mechanism, Option<Response>
         return Err(Refusal::Syntax);
     }
     let common = &talk.common;
-    if common.door == Door::Mx {
+    if common.door == Door::Mx && common.tls.is_none() {
         // Customers log in here for ETRN only, and never in clear text.
-        if !common.terms.etrn {
-            return Err(Refusal::NotHere);
-        }
-        if common.tls.is_none() {
-            return Err(Refusal::TlsFirst);
-        }
+        return Err(Refusal::TlsFirst);
     }
     if common.terms.auth_requires_tls && common.tls.is_none() {
         return Err(Refusal::TlsFirst);

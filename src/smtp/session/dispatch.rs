@@ -29,6 +29,10 @@ pub(super) fn take(phase: Phase, talk: &mut Talk<'_>) -> Result<Next, Phase> {
 
 fn obey(line: &[u8], phase: Phase, talk: &mut Talk<'_>) -> Next {
     let checked = command::read(line, talk.common.door)
+        .and_then(|command| match talk.common.is_off(command.row.verb) {
+            true => Err(Refusal::NotHere),
+            false => Ok(command),
+        })
         .and_then(|command| may_stand(command.row.when, &phase).map(|()| command));
     match checked {
         Ok(command) => proceed(command, phase, talk),

@@ -14,9 +14,6 @@ use crate::smtp::{EtrnRequest, Question};
 
 /// ETRN.
 pub(super) fn etrn(argument: &str, phase: Phase, talk: &mut Talk<'_>) -> Next {
-    if !talk.common.terms.etrn {
-        return talk.refuse(Refusal::NotHere, phase);
-    }
     if phase.is_in_transaction() {
         return talk.refuse(Refusal::BadSequence, phase);
     }
@@ -51,7 +48,7 @@ pub(super) fn judged(
         Err(refusal) => {
             let reply = refusal.reply().summary();
             talk.note(Fact::Etrn { customer, node: node.to_owned(), reply });
-            return talk.refuse(refusal, Phase::Authenticated(hello, account));
+            return talk.refuse_counted(refusal, Phase::Authenticated(hello, account));
         }
     };
     let (code, text) = reply;

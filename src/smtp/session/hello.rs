@@ -98,8 +98,11 @@ pub(super) fn vrfy(phase: Phase, talk: &mut Talk<'_>) -> Next {
 /// HELP: the verbs of this door.
 pub(super) fn help(phase: Phase, talk: &mut Talk<'_>) -> Next {
     let door = talk.common.door;
-    let words: Vec<_> =
-        VERBS.iter().filter(|row| row.doors.contains(&door)).map(|row| row.word).collect();
+    let words: Vec<_> = VERBS
+        .iter()
+        .filter(|row| row.doors.contains(&door) && !talk.common.is_off(row.verb))
+        .map(|row| row.word)
+        .collect();
     talk.line(214, (2, 0, 0), format!("Commands: {}", words.join(" ")));
     Next::Go(phase)
 }

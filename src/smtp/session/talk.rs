@@ -12,6 +12,7 @@ use crate::mail::{Fact, TlsFacts};
 use crate::smtp::inbox::Inbox;
 use crate::smtp::refusal::Refusal;
 use crate::smtp::reply::{EnhancedCode, Reply};
+use crate::smtp::verbs::Verb;
 use crate::smtp::{Action, Door, Question, Terms};
 
 /// Failed logins that a session has at least (RFC 4954 §9).
@@ -48,6 +49,11 @@ impl Common {
             is_stopping: false,
             round: 0,
         }
+    }
+
+    /// Whether the operator has switched this verb off: ETRN, and the login that is there for it alone.
+    pub(super) fn is_off(&self, verb: Verb) -> bool {
+        self.door == Door::Mx && !self.terms.etrn && matches!(verb, Verb::Auth | Verb::Etrn)
     }
 
     /// TLS is up: nothing that was learnt in clear text remains (RFC 3207 §4.2). What the peer did wrong is not
@@ -107,6 +113,17 @@ impl Talk<'_> {
             self.out.push(Action::Discard);
         }
         Next::Close
+    }
+
+    /// As [`Talk::refuse`], for a command that costs us something and counts as an error whatever its code.
+    pub(super) fn refuse_counted(&mut self, refusal: Refusal, phase: Phase) -> Next {
+        if !refusal.is_permanent() {
+            self.common.errors += 1;
+            if self.common.errors > self.common.terms.errors_max {
+                return self.refuse(Refusal::TooManyErrors, phase);
+            }
+        }
+        self.refuse(refusal, phase)
     }
 
     /// As [`Talk::refuse`], with a line in the log for a command of a transaction.
