@@ -9,12 +9,10 @@ use std::sync::Arc;
 use crate::mail::{Domain, Outcome, QueueId};
 use crate::store::kept::{Class, Kept};
 use crate::store::roster::Roster;
-use crate::store::{NewMessage, QueueAction, Settlement, StoreError, Verdict};
+use crate::store::{QueueAction, Settlement, StoreError, Verdict};
 
-use super::body::Incoming;
 use super::committer::{Committer, Failure, Op, Waiter};
 use super::disk::DiskFile;
-use super::frame::{self, BODY_BYTES_MAX, Tail};
 use super::index::Entry;
 use super::record::{Location, Mark};
 use super::shared::{Shared, reading};
