@@ -553,7 +553,7 @@ fn failed_ones_can_be_released(s: &Subject) {
     assert_eq!(page(store, &drain)[0].recipients[0].state, RecipientState::Queued);
 }
 
-// covers: FLT-26
+// covers: 26
 fn a_report_enters_as_what_it_tells_of_leaves(s: &Subject) {
     let store = &*s.store;
     put(store, 1, &[("a@x.example", "ax"), ("b@x.example", "ax"), ("c@x.example", "ax")]);

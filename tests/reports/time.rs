@@ -61,7 +61,7 @@ fn a_queue_that_is_being_drained_is_left_alone_and_does_not_hold_the_others_up()
     assert_eq!(house.expire(), 300);
 }
 
-// covers: FLT-31
+// covers: 31
 #[test]
 fn a_clock_that_jumps_ahead_gives_nothing_up() {
     let house = House::new();
