@@ -4,6 +4,8 @@
 //! `cargo bench --bench drain -- link hold`. docs/performance-drain.md holds a run and how to read it.
 //! `RESTANTE_DRAIN_MESSAGES` sets the messages of each row (default 20000).
 
+#![allow(unreachable_pub, reason = "the files of a bench are one program")]
+
 #[path = "drain/hold.rs"]
 mod hold;
 #[path = "drain/link.rs"]

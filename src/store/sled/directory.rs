@@ -34,7 +34,7 @@ pub(crate) enum Change {
 
 #[derive(serde::Serialize, serde::Deserialize)]
 enum Line {
-    Customer(Customer),
+    Customer(Box<Customer>),
     Removed(CustomerName),
     Key([u8; 32]),
 }
@@ -74,8 +74,8 @@ impl Log {
     ) -> Result<(), DirectoryError> {
         let roster = group.roster.get_or_insert_with(|| reading(&shared.roster).clone());
         let line = match change {
-            Change::Create(customer) => Line::Customer(roster.created(customer)?),
-            Change::Update(customer) => Line::Customer(roster.updated(customer)?),
+            Change::Create(customer) => Line::Customer(Box::new(roster.created(customer)?)),
+            Change::Update(customer) => Line::Customer(Box::new(roster.updated(customer)?)),
             Change::Remove(name) if roster.customer(&name).is_none() => {
                 return Err(DirectoryError::Missing);
             }
@@ -92,7 +92,7 @@ impl Log {
             Line::Customer(customer) => {
                 let content = serde_json::to_vec(&customer).unwrap_or_default();
                 group.customers.push((key_of(&customer.name), Some(content)));
-                roster.put(customer);
+                roster.put(*customer);
             }
             Line::Removed(name) => {
                 group.customers.push((key_of(&name), None));
@@ -170,7 +170,7 @@ fn parse(octets: &[u8]) -> (Read, u64, usize) {
         };
         lines += 1;
         match line {
-            Line::Customer(customer) => read.roster.put(customer),
+            Line::Customer(customer) => read.roster.put(*customer),
             Line::Removed(name) => {
                 read.roster.remove(&name);
             }
@@ -218,7 +218,7 @@ fn write_anew(disk: &dyn Disk, path: &Path, read: &Read) -> io::Result<u64> {
     let mut octets = Vec::new();
     let key = read.key.map(Line::Key);
     let customers = read.roster.page(None, usize::MAX);
-    let customers = customers.iter().map(|c| Line::Customer((**c).clone()));
+    let customers = customers.iter().map(|c| Line::Customer(Box::new((**c).clone())));
     for line in key.into_iter().chain(customers) {
         let said = encoded(&line).map_err(io::Error::other)?;
         let place = octets.len() as u64;

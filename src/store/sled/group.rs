@@ -3,7 +3,7 @@
 //!
 //! Called by the committer. Nothing in here is visible to readers before the committer applies it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
 
 use crate::mail::{Domain, Outcome, QueueId};
@@ -168,7 +168,7 @@ impl Group {
 
     /// The message as the group sees it.
     pub(super) fn slot(&mut self, committer: &Committer, id: QueueId) -> Option<&mut Slot> {
-        if !self.slots.contains_key(&id) {
+        if let hash_map::Entry::Vacant(place) = self.slots.entry(id) {
             let guard = reading(&committer.shared.index);
             let found = guard.as_ref().map(|index| index.entry(id));
             drop(guard);
@@ -179,7 +179,7 @@ impl Group {
                     return None;
                 }
             };
-            self.slots.insert(id, Slot { before: Some((entry.clone(), digest)), now: entry });
+            place.insert(Slot { before: Some((entry.clone(), digest)), now: entry });
         }
         self.slots.get_mut(&id)
     }
