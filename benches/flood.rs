@@ -30,10 +30,15 @@ fn main() {
     let limit = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("descriptors");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let more = "[limits]\ndisk_free_min = \"64 MiB\"\n[log]\nlevel = \"error\"\n";
+    let more = "[limits]\ndisk_free_min = \"64 MiB\"\n[log]\nlevel = \"info\"\n";
     let mut provider = Provider::prepare(folder.path(), more);
     provider.add_customer("acme", "example.org", PASSWORD);
     provider.start();
+    // From here on only errors are logged: a flood's log would be measured, too.
+    let text = std::fs::read_to_string(provider.config()).expect("text");
+    std::fs::write(provider.config(), text.replace("\"info\"", "\"error\"")).expect("written");
+    let process = rustix::process::Pid::from_raw(provider.pid().cast_signed()).expect("a process");
+    rustix::process::kill_process(process, rustix::process::Signal::HUP).expect("signalled");
     let (mx, odmr) = (address(&provider, "mx"), address(&provider, "odmr"));
 
     measure(mx, odmr, messages / 4);
