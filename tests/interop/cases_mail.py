@@ -10,9 +10,9 @@ from provider import Provider
 from registry import case
 
 
-def open_provider(ground, tls=False, domains=("demo.example",)):
+def open_provider(ground, tls=False, domains=("demo.example",), more=""):
     """A running provider with the customer `demo`; for fetchmail over TLS with the setting that it needs."""
-    provider = Provider(ground).start()
+    provider = Provider(ground, more).start()
     provider.add_customer(domains=domains)
     if tls:
         provider.command("customer", "set", "demo", "client-profile", "fetchmail-tls")

@@ -14,6 +14,7 @@ from registry import CASES
 # Importing a file of cases puts its cases on the list.
 import cases_volume  # noqa: F401
 import cases_mail  # noqa: F401
+import cases_etrn  # noqa: F401
 import cases_failure  # noqa: F401
 import cases_fetch  # noqa: F401
 import cases_quickstart  # noqa: F401

@@ -14,7 +14,7 @@ data_dir = "{folder}/provider"
 
 [listen]
 mx    = ["127.0.0.1:{mx}"]
-mxs   = []
+mxs   = ["127.0.0.1:{mxs}"]
 odmr  = ["127.0.0.1:{odmr}"]
 odmrs = ["127.0.0.1:{odmrs}"]
 http  = []
@@ -25,6 +25,8 @@ private_key = "{folder}/tls/server.key"
 
 [auth]
 require_tls = false
+
+{relay}
 {more}
 """
 
@@ -36,12 +38,14 @@ class Provider:
 
     def __init__(self, ground, more=""):
         self.ground = ground
-        self.mx, self.odmr, self.odmrs = free_ports(3)
+        self.mx, self.mxs, self.odmr, self.odmrs = free_ports(4)
         self.process = None
         os.makedirs(ground.path("provider"), 0o700)
         self.certificate = make_certificate(ground)
         self.configuration = ground.write("restante.toml", CONFIGURATION.format(
-            folder=ground.folder, mx=self.mx, odmr=self.odmr, odmrs=self.odmrs, more=more), 0o600)
+            folder=ground.folder, mx=self.mx, mxs=self.mxs, odmr=self.odmr, odmrs=self.odmrs, more=more,
+            # No case asks the DNS of the world.
+            relay="" if "[relay]" in more else '[relay]\nroute = "none"'), 0o600)
 
     def command(self, *words, stdin=b"", status=0):
         """Runs one of the binary's commands on this provider; fails the case if it ends otherwise than with `status`."""
@@ -59,7 +63,7 @@ class Provider:
     def is_up(self):
         """Whether it listens on every port; fails the case if it died."""
         check(self.process.poll() is None, f"restante serve ended: {self.log()[-800:]}")
-        return all(is_listening(port) for port in (self.mx, self.odmr, self.odmrs))
+        return all(is_listening(port) for port in (self.mx, self.mxs, self.odmr, self.odmrs))
 
     def stop(self):
         """Ends it as a service manager does."""
