@@ -21,14 +21,14 @@ use place::{Kind, Place};
 use sink::Sink;
 
 /// The ways of sending, by what the sink offers.
-pub const WAYS: [(&str, &[&str]); 3] = [
+pub(crate) const WAYS: [(&str, &[&str]); 3] = [
     ("lock-step", &["8BITMIME", "SIZE"]),
     ("PIPELINING", &["PIPELINING", "8BITMIME", "SIZE"]),
     ("CHUNKING", &["PIPELINING", "CHUNKING", "8BITMIME", "SIZE"]),
 ];
 
 /// Prints a row: what, how much a second, and beside what.
-pub fn row(name: &str, value: f64, unit: &str, ratio: f64, beside: &str) {
+pub(crate) fn row(name: &str, value: f64, unit: &str, ratio: f64, beside: &str) {
     println!("{name:<52} {value:>12.1} {unit:<12} {ratio:>6.2} x {beside}");
 }
 

@@ -107,7 +107,7 @@ fn resident() -> usize {
 }
 
 /// See the module's head.
-pub fn rows() {
+pub(crate) fn rows() {
     println!("\n# hold: {CUSTOMERS} customers held open on lines in memory");
     let place = Place::spread(CUSTOMERS, CUSTOMERS);
     let mut policy = (*place.office.policy()).clone();

@@ -87,7 +87,7 @@ fn link(to: SocketAddr) -> SocketAddr {
 }
 
 /// Each way of sending beside one stream of the same octets.
-pub fn rows() {
+pub(crate) fn rows() {
     println!("\n# link: one connection, 40 ms round trip, 100 Mbit/s, messages of 4 KiB");
     let round_trips = |seconds: f64| seconds / (2.0 * ONE_WAY.as_secs_f64());
     for (name, keywords) in WAYS {

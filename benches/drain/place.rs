@@ -18,22 +18,22 @@ use restante::store::{
 };
 
 /// Which engine holds the mail.
-pub enum Kind {
+pub(crate) enum Kind {
     Memory,
     Sled(PathBuf),
 }
 
 /// A provider with mail.
-pub struct Place {
-    pub office: Arc<Office>,
-    pub messages: usize,
+pub(crate) struct Place {
+    pub(crate) office: Arc<Office>,
+    pub(crate) messages: usize,
 }
 
 fn name(number: usize) -> CustomerName {
     CustomerName::parse(&format!("c{number}")).expect("valid")
 }
 
-pub fn domain(number: usize) -> Domain {
+pub(crate) fn domain(number: usize) -> Domain {
     Domain::parse(&format!("d{number}.example")).expect("valid")
 }
 
@@ -50,7 +50,7 @@ fn customer(number: usize, domains: Vec<Domain>) -> Customer {
 }
 
 /// A message of about this size, as lines.
-pub fn content(size: usize) -> Vec<u8> {
+pub(crate) fn content(size: usize) -> Vec<u8> {
     let mut text = b"Message-ID: <load@sender.example>\r\nSubject: load\r\n\r\n".to_vec();
     while text.len() + 72 < size {
         text.extend_from_slice(&[b'x'; 70]);
@@ -60,7 +60,7 @@ pub fn content(size: usize) -> Vec<u8> {
 }
 
 /// Commits one message for `l@d{queue}.example` of customer `owner`.
-pub async fn put(store: &dyn Store, id: u128, owner: usize, queue: usize, content: &[u8]) {
+pub(crate) async fn put(store: &dyn Store, id: u128, owner: usize, queue: usize, content: &[u8]) {
     let id = QueueId::at(1_795_317_540_000, id);
     let mut body = store.begin_body(id, content.len() as u64).await.expect("a body");
     body.write(content).await.expect("written");
@@ -94,7 +94,7 @@ impl Place {
     }
 
     /// One customer with one domain, and so many messages of `size` octets.
-    pub fn new(kind: Kind, messages: usize, size: usize) -> Self {
+    pub(crate) fn new(kind: Kind, messages: usize, size: usize) -> Self {
         let (store, directory): (Arc<dyn Store>, Arc<dyn Directory>) = match kind {
             Kind::Memory => {
                 let memory = Arc::new(Memory::new());
@@ -119,7 +119,7 @@ impl Place {
     }
 
     /// Messages spread over the domains of as many customers.
-    pub fn spread(messages: usize, domains: usize) -> Self {
+    pub(crate) fn spread(messages: usize, domains: usize) -> Self {
         let memory = Arc::new(Memory::new());
         block_on(async {
             for number in 0..domains {
@@ -132,7 +132,7 @@ impl Place {
         Self::over(memory.clone(), memory, messages)
     }
 
-    pub async fn lease(&self, owner: usize) -> Lease {
+    pub(crate) async fn lease(&self, owner: usize) -> Lease {
         let request = LeaseRequest {
             customer: name(owner),
             domains: vec![domain(owner)],
@@ -147,11 +147,11 @@ impl Place {
     }
 
     /// Drains customer 0 to the server there.
-    pub fn drain(&self, to: SocketAddr) -> LastDrain {
+    pub(crate) fn drain(&self, to: SocketAddr) -> LastDrain {
         block_on(async_std::task::spawn(Self::draining(self.office.clone(), 0, to)))
     }
 
-    pub async fn draining(office: Arc<Office>, owner: usize, to: SocketAddr) -> LastDrain {
+    pub(crate) async fn draining(office: Arc<Office>, owner: usize, to: SocketAddr) -> LastDrain {
         let place = Self { office: office.clone(), messages: 0 };
         let (_giver, stop) = Stop::new();
         let wire = connect("127.0.0.1", to.port()).await.expect("connected");
@@ -160,7 +160,7 @@ impl Place {
     }
 
     /// How long it takes from the lease to the first MAIL, of which the server makes an end.
-    pub fn first_mail(&self) -> Duration {
+    pub(crate) fn first_mail(&self) -> Duration {
         use std::io::{BufRead, BufReader, Write};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
@@ -190,7 +190,7 @@ impl Place {
 
     /// So many customers with so many messages each, drained at once: messages a second of all together, and how
     /// many times longer the slowest took than the fastest.
-    pub fn crowd(customers: usize, each: usize, to: SocketAddr) -> (f64, f64) {
+    pub(crate) fn crowd(customers: usize, each: usize, to: SocketAddr) -> (f64, f64) {
         let place = Self::spread(customers * each, customers);
         let begin = Instant::now();
         let spans = block_on(async {

@@ -4,18 +4,18 @@ use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// A listening sink; its threads live as long as the process.
-pub struct Sink {
-    pub address: SocketAddr,
+pub(crate) struct Sink {
+    pub(crate) address: SocketAddr,
 }
 
 impl Sink {
     /// Speaks SMTP with these keywords.
-    pub fn start(keywords: &'static [&'static str]) -> Self {
+    pub(crate) fn start(keywords: &'static [&'static str]) -> Self {
         Self::listen(move |stream| serve(&stream, keywords))
     }
 
     /// Reads and answers with one octet at the end.
-    pub fn swallow() -> Self {
+    pub(crate) fn swallow() -> Self {
         Self::listen(|mut stream| {
             let mut place = vec![0; 256 << 10];
             while stream.read(&mut place).is_ok_and(|octets| octets > 0) {}
@@ -37,7 +37,7 @@ impl Sink {
 }
 
 /// Sends so many octets and waits until the other side has read them.
-pub fn pour(address: SocketAddr, octets: u64) {
+pub(crate) fn pour(address: SocketAddr, octets: u64) {
     let mut stream = TcpStream::connect(address).expect("connected");
     let chunk = vec![b'x'; 64 << 10];
     let mut left = octets;
@@ -66,6 +66,8 @@ fn serve(stream: &TcpStream, keywords: &[&str]) {
         }
         let reply: &[u8] = match &line[..4] {
             b"EHLO" => {
+                // The first line is the server's name, whatever it says.
+                let _ = output.write_all(b"250-sink.example\r\n");
                 for word in keywords {
                     let _ = write!(output, "250-{word}\r\n");
                 }
