@@ -102,6 +102,10 @@ class Provider:
         """Waits until nothing is queued any more: the last settlement may come after the collector has ended."""
         self.wait_for(0, seconds_max)
 
+    def in_doubt(self):
+        """How many messages were on their way when a line broke: these, and no others, may come twice."""
+        return self.log().count(" in-doubt ")
+
     def log(self):
         """The program's log so far."""
         try:
