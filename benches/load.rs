@@ -32,8 +32,7 @@ fn main() {
         limits.push(rate);
         row(&format!("append + fdatasync, {writers} writers (the limit)"), rate, 1.0);
     }
-    let more = "[limits]\nsessions_per_address = 1000\ndisk_free_min = \"64 MiB\"\n\
-                [log]\nlevel = \"error\"\n";
+    let more = "[limits]\nsessions_per_address = 1000\ndisk_free_min = \"64 MiB\"\n";
     let mut provider = Provider::prepare(folder.path(), more);
     provider.add_customer("load", "load.example", PASSWORD);
     provider.start();
