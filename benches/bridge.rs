@@ -129,7 +129,6 @@ fn send(socket: TcpStream, tls: Option<Arc<ServerConfig>>, calls: bool, mebibyte
             hear(&mut talk);
             say(&mut talk, reply);
         }
-        hear(&mut talk);
     }
     // The greeting of the server behind the relay, then one transaction.
     hear(&mut talk);

@@ -78,6 +78,17 @@ impl Way {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Takes all of `bytes` over, without copying where nothing waits.
+    fn take_over(&mut self, bytes: &mut Vec<u8>) {
+        if self.is_empty() {
+            std::mem::swap(&mut self.bytes, bytes);
+            self.start = 0;
+        } else {
+            self.push(bytes);
+        }
+        bytes.clear();
+    }
+
     fn consume(&mut self, length: usize) {
         self.start += length;
     }
@@ -304,10 +315,8 @@ impl Pump<'_> {
 
     /// Takes what the bridge has made to the two sides.
     fn hand_over(&mut self) {
-        self.target.out.push(&self.output.to_target);
-        self.output.to_target.clear();
-        self.provider.out.push(&self.output.to_provider);
-        self.output.to_provider.clear();
+        self.target.out.take_over(&mut self.output.to_target);
+        self.provider.out.take_over(&mut self.output.to_provider);
         for passed in self.output.passed.drain(..) {
             (self.tell)(Event::Passed(&passed));
         }
