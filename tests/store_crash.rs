@@ -1,0 +1,436 @@
+//! Power cuts, failing disks and damage: what was acknowledged is there, and nothing is lost in silence.
+//!
+//! The disk below spool and journal is in memory and forgets what was never synced. The index is sled's own, on
+//! the real file system; after a power cut the store believes nothing of it, so what sled would have left is of
+//! no importance. `RESTANTE_LONG=1` runs many more states.
+
+#[path = "store_support/disk.rs"]
+mod disk;
+mod store_support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
+
+use disk::{Dice, Fault, Files, MemoryDisk};
+use futures::executor::block_on;
+use futures::future::join_all;
+use restante::mail::RecipientState;
+use restante::store::{
+    Directory, Filter, NewMessage, Options, QueueAction, Report, SledStore, Store, StoreError,
+};
+use store_support::*;
+
+fn long() -> bool {
+    std::env::var_os("RESTANTE_LONG").is_some()
+}
+
+/// What the world outside was told about a message.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// Its commit was answered with success.
+    kept: bool,
+    /// A change that may end it was asked for.
+    ending: bool,
+    /// That change was answered with success.
+    ended: bool,
+    /// Octets of its body.
+    size: usize,
+    /// It has a report, of this number.
+    report: Option<u64>,
+}
+
+type Book = Arc<Mutex<BTreeMap<u64, Told>>>;
+
+fn note(book: &Book, n: u64, change: impl FnOnce(&mut Told)) {
+    change(book.lock().expect("no panic").entry(n).or_default());
+}
+
+fn options(disk: &MemoryDisk) -> Options {
+    Options {
+        disk: Arc::new(disk.clone()),
+        segment_bytes: 300_000,
+        cache_bytes: 4 << 20,
+        ..Options::default()
+    }
+}
+
+fn two(n: u64) -> NewMessage {
+    message(n, &[("a@x.example", "ax"), ("b@y.example", "by")])
+}
+
+async fn keep(store: &SledStore, book: &Book, n: u64, size: usize) {
+    note(book, n, |told| told.size = size);
+    let octets = body(n, size);
+    let kept = async {
+        let mut writer = store.begin_body(id(n), 0).await?;
+        for chunk in octets.chunks(40_000) {
+            writer.write(chunk).await?;
+        }
+        store.commit(two(n), writer).await
+    };
+    if kept.await.is_ok() {
+        note(book, n, |told| told.kept = true);
+    }
+}
+
+/// Delivers both recipients.
+async fn deliver(store: &SledStore, book: &Book, numbers: &[u64]) {
+    for n in numbers {
+        note(book, *n, |told| told.ending = true);
+    }
+    let mut fine = true;
+    for (name_of, at, index) in [("ax", "x.example", 0), ("by", "y.example", 1)] {
+        let Ok(restante::store::LeaseAnswer::Granted(drain)) =
+            store.lease(request(name_of, &[at])).await
+        else {
+            return;
+        };
+        let settled = numbers.iter().map(|n| delivered(*n, index)).collect();
+        fine &= store.settle(&drain, settled).await.is_ok();
+        let _ = store.release(drain).await;
+    }
+    if fine {
+        for n in numbers {
+            note(book, *n, |told| told.ended = told.kept);
+        }
+    }
+}
+
+/// Fails one recipient, and puts a report in its place.
+async fn report(store: &SledStore, book: &Book, n: u64, report: u64) {
+    note(book, n, |told| told.report = Some(report));
+    note(book, report, |told| told.size = 10);
+    let Ok(restante::store::LeaseAnswer::Granted(drain)) =
+        store.lease(request("ax", &["x.example"])).await
+    else {
+        return;
+    };
+    let settled = store.settle(&drain, vec![failed(n, 0)]).await;
+    let _ = store.release(drain).await;
+    if settled.is_err() {
+        return;
+    }
+    let concluded = async {
+        let mut writer = store.begin_body(id(report), 0).await?;
+        writer.write(&body(report, 10)).await?;
+        let over = vec![(0, RecipientState::Failed(reply("550 no such user")))];
+        let told = Report { message: two(report), body: writer };
+        store.conclude(id(n), over, Some(told)).await
+    };
+    if matches!(concluded.await, Ok(true)) {
+        note(book, report, |told| told.kept = true);
+    }
+}
+
+/// Mail comes and goes for some rounds.
+fn work(store: &SledStore, book: &Book, dice: &mut Dice, rounds: u64) {
+    let mut next = 1;
+    let mut waiting: Vec<u64> = Vec::new();
+    for _ in 0..rounds {
+        let fresh: Vec<(u64, usize)> = (0..1 + dice.below(8))
+            .map(|_| {
+                next += 1;
+                let size = match dice.below(12) {
+                    0 => 0,
+                    1 => 66_000,
+                    2 => 270_000 + dice.below(200_000),
+                    _ => dice.below(9_000),
+                };
+                (next, size as usize)
+            })
+            .collect();
+        block_on(join_all(fresh.iter().map(|(n, size)| keep(store, book, *n, *size))));
+        waiting.extend(fresh.iter().map(|(n, _)| *n));
+        if dice.one_in(3) && !waiting.is_empty() {
+            next += 1;
+            let about = waiting[dice.below(waiting.len() as u64) as usize];
+            if book.lock().expect("no panic")[&about].report.is_none() {
+                block_on(report(store, book, about, next));
+            }
+        }
+        let many = dice.below(7) as usize;
+        let leaving: Vec<u64> = (0..many.min(waiting.len()))
+            .map(|_| waiting.swap_remove(dice.below(waiting.len() as u64) as usize))
+            .filter(|n| book.lock().expect("no panic")[n].report.is_none())
+            .collect();
+        block_on(deliver(store, book, &leaving));
+        if dice.one_in(4) {
+            let some = Filter { recipient: Some("b@".into()), ..Filter::default() };
+            let action = if dice.one_in(2) { QueueAction::Hold } else { QueueAction::Release };
+            let _ = block_on(store.apply(some, action));
+        }
+        if dice.one_in(3) {
+            let _ = block_on(store.maintain());
+        }
+    }
+}
+
+/// Whether the store holds what the book says it must, and nothing that it must not.
+fn compare(store: &SledStore, book: &BTreeMap<u64, Told>, when: &str) {
+    let heads = block_on(store.query(Filter::default(), None, usize::MAX)).expect("a listing");
+    let there: BTreeMap<_, _> = heads.iter().map(|h| (h.id, h)).collect();
+    for (n, told) in book {
+        let head = there.get(&id(*n));
+        if told.kept && !told.ending {
+            let head = head.unwrap_or_else(|| panic!("{when}: message {n} was lost: {told:?}"));
+            let octets = read_from(store, id(*n), 0);
+            let octets = octets.unwrap_or_else(|e| panic!("{when}: body of {n}: {e}: {told:?}"));
+            assert!(octets == body(*n, told.size), "{when}: body of message {n}");
+            assert!(head.recipients.iter().any(|r| r.index == 1), "{when}: a recipient of {n}");
+        }
+        if told.ended {
+            assert!(head.is_none(), "{when}: message {n} came back: {told:?}");
+        }
+        if let (Some(report), Some(head)) = (told.report, head) {
+            let concluded = !head.recipients.iter().any(|r| r.index == 0);
+            assert_eq!(concluded, there.contains_key(&id(report)), "{when}: {n} and its report");
+        }
+    }
+    for head in &heads {
+        let known = book.iter().find(|(n, _)| id(**n) == head.id);
+        let (n, told) = known.unwrap_or_else(|| panic!("{when}: {} was never sent", head.id));
+        if !told.kept {
+            // It may be there, but then it is whole or says that it is not.
+            match read_from(store, head.id, 0) {
+                Ok(octets) => assert!(octets == body(*n, told.size), "{when}: body of {n}"),
+                Err(StoreError::Corrupt(_)) => {}
+                Err(error) => panic!("{when}: body of {n}: {error}"),
+            }
+        }
+    }
+    let total: u64 = heads.iter().map(|h| h.recipients.len() as u64).sum();
+    let queued = block_on(store.queues(None, 100)).expect("queues");
+    let counted: u64 = queued.iter().map(|(_, _, c)| c.messages + c.failed).sum();
+    assert_eq!(total, counted, "{when}: counts and listing");
+}
+
+fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a folder")
+}
+
+/// Files and book at the same moment.
+type Shot = (Files, BTreeMap<u64, Told>, u64);
+
+fn judge(shots: &Receiver<Shot>, seed: u64) -> u64 {
+    let mut states = 0;
+    for (files, book, call) in shots {
+        let mut dice = Dice(seed ^ (call << 20));
+        let when = format!("seed {seed}, after call {call}");
+        let home = folder();
+        let disk = MemoryDisk::of(files.after_power_cut(&mut dice));
+        let store = SledStore::open(home.path(), options(&disk));
+        let store = store.unwrap_or_else(|e| panic!("{when}: it does not open: {e}"));
+        compare(&store, &book, &when);
+        states += 1;
+        if dice.one_in(3) {
+            // What was recovered is as good as any other store: it takes mail and survives the next cut.
+            let more: Book = Arc::new(Mutex::new(BTreeMap::new()));
+            block_on(keep(&store, &more, 90_000, 5_000));
+            let cut = disk.files().after_power_cut(&mut dice);
+            drop(store);
+            let mut book = book;
+            book.extend(more.lock().expect("no panic").clone());
+            assert!(book[&90_000].kept, "{when}: it takes no mail");
+            let home = folder();
+            let store = SledStore::open(home.path(), options(&MemoryDisk::of(cut)));
+            let store = store.unwrap_or_else(|e| panic!("{when}, again: it does not open: {e}"));
+            compare(&store, &book, &format!("{when}, again"));
+            states += 1;
+        }
+    }
+    states
+}
+
+/// Plays a run, cuts the power at about `wanted` places in it, and looks.
+fn power_cuts(folder_of: &MemoryDisk, seed: u64, wanted: u64) -> u64 {
+    let home = folder();
+    let disk = folder_of.clone();
+    let book: Book = Arc::default();
+    let (shots, taken): (SyncSender<Shot>, _) = sync_channel(4);
+    let judge = std::thread::spawn(move || judge(&taken, seed));
+    let store = SledStore::open(home.path(), options(&disk)).expect("a new store");
+    let mut dice = Dice(seed);
+    let mut choice = Dice(!seed);
+    let seen = book.clone();
+    let mut calls = 0;
+    disk.watch(move |files| {
+        calls += 1;
+        if choice.one_in(6) {
+            let book = seen.lock().expect("no panic").clone();
+            match shots.try_send((files.clone(), book, calls)) {
+                Ok(()) | Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Disconnected(_)) => panic!("a state was not right"),
+            }
+        }
+    });
+    work(&store, &book, &mut dice, 8 + wanted / 4);
+    disk.unwatch();
+    let states = judge.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    drop(store);
+    states
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_a_power_cut() {
+    let wanted = if long() { 1_200 } else { 60 };
+    let mut states = 0;
+    for seed in 1..200 {
+        if states >= wanted {
+            break;
+        }
+        states += power_cuts(&MemoryDisk::default(), seed, 60);
+    }
+    println!("{states} states after a power cut");
+    assert!(states >= wanted, "{states}");
+}
+
+fn first_calls() -> u64 {
+    let home = folder();
+    let disk = MemoryDisk::default();
+    let store = SledStore::open(home.path(), options(&disk)).expect("a new store");
+    work(&store, &Book::default(), &mut Dice(7), 4);
+    drop(store);
+    disk.calls()
+}
+
+#[test]
+fn no_failing_call_makes_a_false_promise() {
+    let calls = first_calls();
+    let step = if long() { 1 } else { 1 + calls as usize / 40 };
+    for fault in [Fault::Error, Fault::Short, Fault::Full] {
+        for n in (1..=calls).step_by(step) {
+            let when = format!("{fault:?} at call {n} of {calls}");
+            let home = folder();
+            let disk = MemoryDisk::default();
+            let book: Book = Arc::default();
+            disk.fail_at(n, fault);
+            if let Ok(store) = SledStore::open(home.path(), options(&disk)) {
+                work(&store, &book, &mut Dice(7), 4);
+                drop(store);
+            }
+            let cut = disk.files().after_power_cut(&mut Dice(n));
+            for (how, home, disk) in [
+                ("the process ended", home, disk),
+                ("the power was cut", folder(), MemoryDisk::of(cut)),
+            ] {
+                let when = format!("{when}, then {how}");
+                let store = SledStore::open(home.path(), options(&disk));
+                let store = store.unwrap_or_else(|e| panic!("{when}: it does not open: {e}"));
+                compare(&store, &book.lock().expect("no panic"), &when);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_mail_and_goes_on_draining() {
+    let home = folder();
+    let disk = MemoryDisk::default();
+    disk.set_room(4 << 20);
+    let store = SledStore::open(home.path(), options(&disk)).expect("a new store");
+    let book = Book::default();
+    for round in 0..3 {
+        let mut refused = false;
+        for n in 1..=2_000 {
+            let n = round * 10_000 + n;
+            let sent = put_body(&store, two(n), &body(n, 30_000));
+            match sent {
+                Ok(()) => note(&book, n, |told| (told.kept, told.size) = (true, 30_000)),
+                Err(StoreError::Full(_)) => {
+                    refused = true;
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(refused, "it was never full");
+        compare(&store, &book.lock().expect("no panic"), "full");
+        let all: Vec<u64> = book.lock().expect("no panic").keys().copied().collect();
+        block_on(deliver(&store, &book, &all));
+        assert!(book.lock().expect("no panic").values().all(|told| told.ended), "draining stopped");
+        compare(&store, &book.lock().expect("no panic"), "drained");
+        // Empty segments go in the background or with the next turn.
+        block_on(store.maintain()).expect("a turn");
+        put_body(&store, two(90_000 + round), &body(1, 3_000)).expect("room again");
+        let one = Filter { ids: vec![id(90_000 + round)], ..Filter::default() };
+        block_on(store.apply(one, QueueAction::Remove)).expect("removed");
+    }
+}
+
+#[test]
+fn damage_is_reported_and_the_rest_is_served() {
+    let home = folder();
+    let disk = MemoryDisk::default();
+    let book: Book = Arc::default();
+    let store = SledStore::open(home.path(), options(&disk)).expect("a new store");
+    work(&store, &book, &mut Dice(11), 14);
+    for n in ["one", "two", "three"] {
+        block_on(store.create(customer(n, &[&format!("{n}.example")]))).expect("created");
+    }
+    let clean_is_better = disk.files();
+    block_on(store.close()).expect("closed");
+    let ended = disk.files();
+    drop(store);
+    let trials = if long() { 600 } else { 40 };
+    let mut dice = Dice(99);
+    for trial in 0..trials {
+        let mut files = if trial % 2 == 0 { ended.clone() } else { clean_is_better.clone() };
+        let paths: Vec<_> = files.paths().into_iter().filter(|p| !p.ends_with("LAYOUT")).collect();
+        let path = paths[dice.below(paths.len() as u64) as usize].clone();
+        let kind = dice.below(4);
+        let how = ["a bit", "a page of zeros", "the end", "the file"][kind as usize];
+        if kind == 3 {
+            files.lose(&path);
+        } else {
+            files.damage(&path, |octets| {
+                let place = dice.below(octets.len() as u64) as usize;
+                match kind {
+                    0 if !octets.is_empty() => octets[place] ^= 1 << dice.below(8),
+                    1 => {
+                        octets.iter_mut().skip(place / 4096 * 4096).take(4096).for_each(|o| *o = 0)
+                    }
+                    _ => octets.truncate(place),
+                }
+            });
+        }
+        let when = format!("trial {trial}: {how} of {}", path.display());
+        let home = folder();
+        let store = SledStore::open(home.path(), options(&MemoryDisk::of(files)));
+        let store = store.unwrap_or_else(|e| panic!("{when}: it does not open: {e}"));
+        let damage = block_on(store.health()).expect("health").damage;
+        serves_the_rest(&store, &book.lock().expect("no panic"), &damage, &when, trial % 2 == 0);
+    }
+}
+
+/// Every message that must be there is there and whole, or something was reported.
+fn serves_the_rest(
+    store: &SledStore,
+    book: &BTreeMap<u64, Told>,
+    damage: &[String],
+    when: &str,
+    clean: bool,
+) {
+    let heads = block_on(store.query(Filter::default(), None, usize::MAX)).expect("a listing");
+    let (mut lost, mut due) = (0, 0);
+    for (n, told) in book.iter().filter(|(_, told)| told.kept && !told.ending) {
+        due += 1;
+        let there = heads.iter().any(|h| h.id == id(*n));
+        match read_from(store, id(*n), 0) {
+            Ok(octets) if there => assert!(octets == body(*n, told.size), "{when}: body of {n}"),
+            Ok(_) => panic!("{when}: {n} is there and is not listed"),
+            Err(_) => lost += 1,
+        }
+    }
+    assert!(due > 10, "{when}");
+    // Nobody can tell a tail that was cut off from one that was never written, unless the end was orderly.
+    assert!(lost == 0 || !damage.is_empty() || !clean, "{when}: {lost} lost in silence");
+    for n in ["one", "two", "three"] {
+        let found = block_on(store.customer(&name(n))).expect("asked").is_some();
+        assert!(found || !damage.is_empty() || !clean, "{when}: customer {n} lost in silence");
+    }
+    assert!(put_body(store, two(70_000), b"more").is_ok(), "{when}: it takes no mail");
+}
