@@ -159,6 +159,16 @@ fn the_defaults_of_the_file_and_of_the_provider_are_the_same() {
     assert_eq!(config.policy(), wanted);
 }
 
+// covers: O-01
+#[test]
+fn customers_call_at_port_366_unless_told_otherwise() {
+    let minimal = files("good").into_iter().find(|f| f.ends_with("minimal.toml")).expect("there");
+    let (config, _) = load(&minimal);
+    let ours: Vec<String> =
+        config.expect("good").listen.odmr.iter().map(ToString::to_string).collect();
+    assert_eq!(ours, ["[::]:366"]);
+}
+
 #[test]
 fn a_missing_file_says_where_to_start() {
     let loaded = config::load(Path::new("/nonexistent/restante.toml"));
