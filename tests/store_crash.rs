@@ -312,6 +312,7 @@ fn no_failing_call_makes_a_false_promise() {
                 work(&store, &book, &mut Dice(7), 4);
                 drop(store);
             }
+            disk.mend();
             let cut = disk.files().after_power_cut(&mut Dice(n));
             for (how, home, disk) in [
                 ("the process ended", home, disk),

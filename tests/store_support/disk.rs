@@ -190,6 +190,10 @@ impl MemoryDisk {
         let mut state = self.lock();
         state.fault = Some((state.calls + n, fault));
     }
+    /// Nothing fails any more.
+    pub(crate) fn mend(&self) {
+        self.lock().fault = None;
+    }
     /// Shows the files after each call that changes something.
     pub(crate) fn watch(&self, watch: impl FnMut(&Files) + Send + 'static) {
         self.lock().watch = Some(Box::new(watch));
