@@ -12,6 +12,8 @@ from registry import case
 PORTS = {"mx": 2525, "mxs": 4650, "odmr": 3660, "odmrs": 3661, "http": 9366}
 BEHIND = 2599
 
+README = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../README.md")
+
 
 def printed_commands(text):
     """The commands below each numbered heading: indented by two columns; a line that ends in `|` goes on in the next."""
@@ -71,6 +73,18 @@ def printed_listing(stranger):
     return stranger.shell("restante queue list --json -c restante-data/restante.toml").count('"reverse_path"')
 
 
+def expect_readme(commands, log):
+    """The README shows a command that quickstart prints, and of the log only events that there are."""
+    with open(README, encoding="utf-8") as file:
+        text = file.read()
+    shown = re.findall(r"(?m)^  (swaks .*)$", text)
+    check(shown, "the README shows no command of quickstart's")
+    equal([one for one in shown if one not in commands[1]], [], "commands in the README that quickstart does not print")
+    events = re.findall(r"(?m)^… info (\S+) ", text)
+    check(events, "the README shows no line of the log")
+    equal([one for one in events if f" info {one} " not in log], [], "events in the README that the log does not have")
+
+
 @case("quickstart")
 def quickstart(ground):
     """From an empty folder to a collected message by the printed commands; then again, on what is there."""
@@ -93,6 +107,8 @@ def quickstart(ground):
     wait_until(lambda: printed_listing(stranger) == 0, 20, "an empty queue")
     check("demo" in stranger.shell(commands[5][0]), "`restante status` does not name the customer")
 
+    wait_until(lambda: " drained " in stranger.printed("first.out"), 20, "the end of the drain in the log")
+    expect_readme(commands, stranger.printed("first.out"))
     ground.end(stranger.process)
     equal(stranger.process.returncode, 0, "quickstart's exit after SIGTERM")
     ground.end(behind)

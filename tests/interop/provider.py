@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 from ground import check, end_group, equal, free_ports, is_listening, shorten, wait_until
@@ -103,8 +104,8 @@ class Provider:
         self.wait_for(0, seconds_max)
 
     def in_doubt(self):
-        """How many messages were on their way when a line broke: these, and no others, may come twice."""
-        return self.log().count(" in-doubt ")
+        """The keys of the messages that were on their way when a line broke: these, and no others, may come twice."""
+        return set(re.findall(r" in-doubt .*message_id=\"?<([^@>]+)@", self.log()))
 
     def log(self):
         """The program's log so far."""
