@@ -19,6 +19,7 @@ use super::descriptors::sessions_that_fit;
 use super::dial::keep_alive;
 use super::proxy;
 use super::serve::{Host, converse, in_time, secure};
+use super::socket::Socket;
 use super::wire::Wire;
 use crate::provider::Policy;
 use crate::provider::board::Listener;
@@ -161,7 +162,7 @@ impl Caller {
             return Ok(());
         };
         keep_alive(&self.stream);
-        let wire = Wire { stream: Box::new(self.stream), peer: self.peer, tls: None };
+        let wire = Wire { stream: Box::new(Socket(self.stream)), peer: self.peer, tls: None };
         let wire = if implicit_tls { secure(wire, host).await? } else { wire };
         if let Some(reversed) = converse(wire, door, host).await? {
             drop(seat);

@@ -1,6 +1,6 @@
 //! ETRN: may this customer have its queue started, and the calls that follow from it.
 //!
-//! [`request`] is asked by the desk and answers at once; what follows from it is one of the provider's rounds. Mail
+//! `request` is asked by the desk and answers at once; what follows from it is one of the provider's rounds. Mail
 //! goes to the host that the operator set for the customer and nowhere else.
 //!
 //! Keeps RFC 1985 §5.1 (answer at once, deliver over another connection), §5.2 (4yz for policy), §5.3, §8.

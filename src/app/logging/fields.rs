@@ -14,7 +14,7 @@ const FIELDS_MAX: usize = 40;
 /// A field's value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Cut at [`FIELD_BYTES_MAX`] octets, otherwise as it was given: the shapes escape it.
+    /// Cut at 256 octets, otherwise as it was given: the shapes escape it.
     Text(String),
     /// A whole number.
     Number(i64),
