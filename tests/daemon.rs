@@ -283,6 +283,80 @@ fn a_customer_with_mail_is_not_removed_by_accident() {
 }
 
 #[test]
+fn fetch_follows_and_mail_comes_at_once_over_the_open_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let provider = provider(folder.path());
+    provider.command(&["customer", "set", "acme", "hold-open", "5m"], "");
+    provider.command(&["customer", "set", "acme", "wait-for-mail", "5m"], "");
+    let (password, mailbox) = (folder.path().join("password"), folder.path().join("Maildir"));
+    std::fs::write(&password, format!("{PASSWORD}\n")).expect("written");
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("a mode");
+    let mut fetch = std::process::Command::new(support::program())
+        .args(["fetch", &provider.address("odmr"), "--user", "acme", "--tls", "none", "--follow"])
+        .arg("--password-file")
+        .arg(&password)
+        .arg("--to")
+        .arg(format!("maildir:{}", mailbox.display()))
+        .stdin(std::process::Stdio::null())
+        .spawn()
+        .expect("the program");
+    let wait_for = |count: usize| {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while std::fs::read_dir(mailbox.join("new")).map_or(0, Iterator::count) < count {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "no {count} messages: {}",
+                provider.log()
+            );
+            std::thread::yield_now();
+        }
+    };
+    provider.wait_for_log(" login customer=acme");
+    for number in 1..=3 {
+        sender(&provider).send("t@foo.example", &["l@example.org"], b"Subject: x\r\n\r\ny\r\n");
+        wait_for(number);
+    }
+    assert_eq!(provider.log().matches(" turn customer=acme").count(), 1, "{}", provider.log());
+    let pid = rustix::process::Pid::from_child(&fetch);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+    assert!(fetch.wait().expect("ended").success());
+    provider.wait_for_log("drained customer=acme");
+}
+
+#[test]
+fn fetch_logs_in_by_a_pinned_certificate() {
+    use rustls::pki_types::pem::PemObject;
+    let folder = tempfile::tempdir().expect("a folder");
+    let provider = provider(folder.path());
+    let made = rcgen::generate_simple_self_signed(["acme".to_owned()]).expect("made");
+    let (certificate, key) = (folder.path().join("own.pem"), folder.path().join("own.key"));
+    std::fs::write(&certificate, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("a mode");
+    let own = rustls::pki_types::CertificateDer::from_pem_file(&certificate).expect("sound");
+    let digest = restante::net::tls::key_digest(&own).expect("a key");
+    provider.command(
+        &["customer", "set", "acme", "certificate", &restante::net::tls::hex(&digest)],
+        "",
+    );
+    sender(&provider).send("t@foo.example", &["l@example.org"], b"Subject: x\r\n\r\ny\r\n");
+    let mailbox = folder.path().join("Maildir");
+    let place = provider.address("odmr").replace("127.0.0.1", "localhost");
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let target = format!("maildir:{}", mailbox.display());
+    let ca = text(&folder.path().join("certificate.pem"));
+    let (certificate, key) = (text(&certificate), text(&key));
+    let arguments = ["fetch", &place, "--user", "acme", "--mechanism", "EXTERNAL", "--ca", &ca];
+    let more = ["--certificate", &certificate, "--key", &key, "--to", &target];
+    let output = support::run(&[&arguments[..], &more[..]].concat(), "");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_dir(mailbox.join("new")).expect("a mailbox").count(), 1);
+    assert!(provider.log().contains("mechanism=EXTERNAL"), "{}", provider.log());
+}
+
+#[test]
 fn health_and_metrics_are_served() {
     use std::io::{Read, Write};
     let folder = tempfile::tempdir().expect("a folder");
