@@ -435,3 +435,100 @@ fn serves_the_rest(
     }
     assert!(put_body(store, two(70_000), b"more").is_ok(), "{when}: it takes no mail");
 }
+
+/// What the process does that is killed: it takes and delivers mail and says so, line by line.
+#[test]
+fn the_process_that_is_killed() {
+    let Some(folder) = std::env::var_os("RESTANTE_KILLED_IN") else { return };
+    let first: u64 = std::env::var("RESTANTE_KILLED_FROM").expect("set").parse().expect("a number");
+    let options = Options { segment_bytes: 2 << 20, cache_bytes: 8 << 20, ..Options::default() };
+    let store = SledStore::open(Path::new(&folder), options).expect("opened");
+    println!();
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let store = &store;
+            scope.spawn(move || {
+                for turn in 0..100_000 {
+                    let n = first + turn * 4 + worker;
+                    let size = if n.is_multiple_of(50) { 300_000 } else { 2_000 };
+                    put_body(store, two(n), &body(n, size)).expect("kept");
+                    println!("kept {n} {size}");
+                    if n % 8 < 4 && turn > 3 {
+                        let old = n - 12;
+                        let Ok(restante::store::LeaseAnswer::Granted(drain)) =
+                            block_on(store.lease(request("ax", &["x.example"])))
+                        else {
+                            continue;
+                        };
+                        println!("ending {old}");
+                        let gone = vec![delivered(old, 0)];
+                        block_on(store.settle(&drain, gone)).expect("settled");
+                        println!("ended {old}");
+                        block_on(store.release(drain)).expect("released");
+                    }
+                    if turn.is_multiple_of(40) {
+                        block_on(store.maintain()).expect("a turn");
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_kill_9() {
+    use std::io::BufRead;
+    let rounds = if long() { 100 } else { 8 };
+    let home = tempfile::tempdir().expect("a folder");
+    let mut dice = Dice(5);
+    let mut kept: BTreeMap<u64, usize> = BTreeMap::new();
+    let (mut ending, mut ended) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let mut child = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "the_process_that_is_killed", "--nocapture"])
+            .env("RESTANTE_KILLED_IN", home.path())
+            .env("RESTANTE_KILLED_FROM", (round * 1_000_000).to_string())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let mut lines = std::io::BufReader::new(child.stdout.take().expect("piped")).lines();
+        let many = 1 + dice.below(600);
+        let mut said = 0;
+        while let Some(Ok(line)) = lines.next() {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                ["kept", n, size] => {
+                    kept.insert(n.parse().expect("n"), size.parse().expect("a size"));
+                }
+                ["ending", n] => ending.push(n.parse::<u64>().expect("n")),
+                ["ended", n] => ended.push(n.parse::<u64>().expect("n")),
+                _ => continue,
+            }
+            said += 1;
+            if said == many {
+                // Lines that are on their way are read to the end: they were said before the kill.
+                child.kill().expect("killed");
+            }
+        }
+        child.wait().expect("ended");
+        assert!(said >= many, "round {round}: the child ended by itself");
+        let store = SledStore::open(home.path(), Options::default());
+        let store = store.unwrap_or_else(|e| panic!("round {round}: it does not open: {e}"));
+        let damage = block_on(store.health()).expect("health").damage;
+        assert_eq!(damage, Vec::<String>::new(), "round {round}");
+        let heads = block_on(store.query(Filter::default(), None, usize::MAX)).expect("a listing");
+        let there: BTreeMap<_, _> = heads.iter().map(|h| (h.id, h.recipients.len())).collect();
+        for (n, size) in &kept {
+            let left = there.get(&id(*n)).copied();
+            let at_least = if ending.contains(n) { 1 } else { 2 };
+            let at_most = if ended.contains(n) { 1 } else { 2 };
+            let left = left.unwrap_or_else(|| panic!("round {round}: message {n} was lost"));
+            assert!((at_least..=at_most).contains(&left), "round {round}: {n} has {left}");
+            assert!(
+                *n < round * 1_000_000
+                    || read_from(&store, id(*n), 0).is_ok_and(|o| o == body(*n, *size))
+            );
+        }
+    }
+    assert!(kept.len() > 20 && !ended.is_empty());
+}
