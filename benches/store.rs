@@ -68,9 +68,12 @@ fn rate(writers: u64, span: Duration, work: impl Fn(u64) + Sync) -> f64 {
     done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
 }
 
+/// What is to be appended, and who waits for it.
+type Append = (Arc<Vec<u8>>, Sender<()>);
+
 /// The bare group commit: one thread appends what waits, syncs, answers.
 struct Raw {
-    queue: Mutex<Sender<(Arc<Vec<u8>>, Sender<()>)>>,
+    queue: Mutex<Sender<Append>>,
 }
 
 impl Raw {
