@@ -68,17 +68,17 @@ fn rate(writers: u64, span: Duration, work: impl Fn(u64) + Sync) -> f64 {
     done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
 }
 
-/// What is to be appended, and who waits for it.
-type Append = (Arc<Vec<u8>>, Sender<()>);
+/// A body, and whom to tell that it is durable.
+type Wish = (Arc<Vec<u8>>, Sender<()>);
 
 /// The bare group commit: one thread appends what waits, syncs, answers.
 struct Raw {
-    queue: Mutex<Sender<Append>>,
+    queue: Mutex<Sender<Wish>>,
 }
 
 impl Raw {
     fn new(path: PathBuf) -> Self {
-        let (queue, inbox) = channel::<(Arc<Vec<u8>>, Sender<()>)>();
+        let (queue, inbox) = channel::<Wish>();
         std::thread::spawn(move || {
             let mut part = 0;
             let mut end = u64::MAX;
@@ -140,9 +140,17 @@ fn open(path: &Path) -> SledStore {
     SledStore::open(path, Options::default()).expect("opened")
 }
 
+/// Turns of each side.
+const SLICES: usize = 7;
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
 fn enqueue(folder: &Path) {
     println!("durable enqueue                raw/s    store/s   ratio");
-    let span = Duration::from_secs(5);
+    let span = Duration::from_millis(1500);
     for (label, size, writers) in [
         ("4 KiB, 8 writers", 4096, 8),
         ("4 KiB, 64 writers", 4096, 64),
@@ -150,28 +158,24 @@ fn enqueue(folder: &Path) {
         ("1 MiB, 8 writers", 1 << 20, 8),
     ] {
         let body = Arc::new(vec![b'x'; size]);
-        // Before and after, so that a change of the machine's mood shows.
-        let path = fresh(folder, "raw");
-        let raw = Raw::new(path.clone());
-        let before = rate(writers, span, |_| raw.put(&body));
-        drop(raw);
-        let _ = std::fs::remove_dir_all(&path);
-        let path = fresh(folder, "store");
-        let store = open(&path);
-        let ours =
-            rate(writers, span, |n| put(&store, n, &body, &format!("d{}.example", n % 100), "c"));
-        drop(store);
-        let _ = std::fs::remove_dir_all(&path);
-        let path = fresh(folder, "raw");
-        let raw = Raw::new(path.clone());
-        let after = rate(writers, span, |_| raw.put(&body));
-        drop(raw);
-        let _ = std::fs::remove_dir_all(&path);
-        let mean = f64::midpoint(before, after);
-        println!(
-            "{label:<24} {mean:>11.0} {ours:>10.0} {:>6.0} %   (raw {before:.0}, {after:.0})",
-            ours / mean * 100.0
-        );
+        let (raw_at, store_at) = (fresh(folder, "raw"), fresh(folder, "store"));
+        let raw = Raw::new(raw_at.clone());
+        let store = open(&store_at);
+        let next = AtomicU64::new(0);
+        // Turn by turn, so that both see the same moods of the machine; the medians count.
+        let (mut bare, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..SLICES {
+            bare.push(rate(writers, span, |_| raw.put(&body)));
+            ours.push(rate(writers, span, |_| {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                put(&store, n, &body, &format!("d{}.example", n % 100), "c");
+            }));
+        }
+        drop((raw, store));
+        let _ = std::fs::remove_dir_all(&raw_at);
+        let _ = std::fs::remove_dir_all(&store_at);
+        let (bare, ours) = (median(bare), median(ours));
+        println!("{label:<24} {bare:>11.0} {ours:>10.0} {:>6.0} %", ours / bare * 100.0);
     }
 }
 

@@ -532,3 +532,29 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     }
     assert!(kept.len() > 20 && !ended.is_empty());
 }
+
+#[test]
+fn verify_reads_everything_and_says_what_it_cannot() {
+    let home = folder();
+    let disk = MemoryDisk::default();
+    let store = SledStore::open(home.path(), options(&disk)).expect("a new store");
+    for n in 1..=40 {
+        put_body(&store, two(n), &body(n, 20_000)).expect("kept");
+    }
+    let mut steps = 0;
+    assert_eq!(store.verify(&mut |_| steps += 1).expect("verified"), Vec::<String>::new());
+    assert_eq!(steps, 40);
+    drop(store);
+    let mut files = disk.files();
+    let path = files.paths().into_iter().find(|p| p.to_string_lossy().contains("seg-"));
+    files.damage(&path.expect("a segment"), |octets| octets[100_000] ^= 1);
+    let store = SledStore::open(home.path(), options(&MemoryDisk::of(files))).expect("opened");
+    let damage = store.verify(&mut |_| {}).expect("verified");
+    assert!(!damage.is_empty());
+    let drain = lease(&store, "ax", &["x.example"]);
+    // A commit is answered after what was asked for before it: the setting aside.
+    put(&store, 41, &[("a@x.example", "ax")]);
+    assert_eq!(page(&store, &drain).len(), 40, "the one that is damaged is not offered");
+    let counted = block_on(store.count(&domain("x.example"))).expect("counted");
+    assert_eq!((counted.messages, counted.ready), (41, 40), "but it is still counted");
+}

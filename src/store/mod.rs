@@ -6,6 +6,7 @@
 //!
 //! Every call may be awaited on any executor: the engines do their blocking work on threads of their own.
 
+pub mod dump;
 mod error;
 mod hints;
 mod kept;

@@ -161,6 +161,7 @@ impl Committer {
             self.shared.set_broken(why);
         }
         group.finish(&self.shared, outcome);
+        self.reserve.refill_if_room(&*self.shared.disk);
         if let Err(error) = self.journal.turn_over() {
             log::warn!("the journal goes on in its old file: {error}");
         }

@@ -27,6 +27,7 @@ mod scan;
 mod shared;
 mod spool;
 mod state;
+mod verify;
 
 use std::path::Path;
 use std::sync::atomic::AtomicU64;

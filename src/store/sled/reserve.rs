@@ -25,8 +25,20 @@ impl Reserve {
         reserve
     }
 
+    /// Takes the octets again once there is plenty of room for them.
+    pub(crate) fn refill_if_room(&mut self, disk: &dyn Disk) {
+        if self.there {
+            return;
+        }
+        let folder = self.path.parent().unwrap_or(&self.path);
+        let free = disk.space(folder).map_or(0, |(free, _)| free);
+        if free > 8 * RESERVE_BYTES as u64 {
+            self.refill(disk);
+        }
+    }
+
     /// Takes the octets again.
-    pub(crate) fn refill(&mut self, disk: &dyn Disk) {
+    fn refill(&mut self, disk: &dyn Disk) {
         if self.there {
             return;
         }
