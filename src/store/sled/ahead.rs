@@ -5,11 +5,11 @@
 //! few mebibytes: the oldest go first, and what is not here is read as ever.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
 
 use crate::mail::QueueId;
 
 use super::shared::locked;
+use super::sync::Mutex;
 
 /// Octets held in all.
 const AHEAD_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -5,7 +5,6 @@
 //! blocking work. A body without its tail is nothing, so nothing has to be undone after a crash.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use crate::mail::QueueId;
@@ -19,6 +18,7 @@ use super::index::Index;
 use super::record::Location;
 use super::shared::{Shared, closed};
 use super::spool::Lane;
+use super::sync::{Ordering, off};
 
 /// Bodies up to this wait in memory; also what a stream collects before it writes.
 const SMALL_BYTES_MAX: usize = 256 * 1024;
@@ -92,7 +92,7 @@ impl Writer {
         }
         let Some(mut incoming) = self.incoming.take() else { return Ok(()) };
         let (shared, id, hint) = (self.shared.clone(), self.id, self.hint.max(self.written));
-        let (incoming, done) = blocking::unblock(move || {
+        let (incoming, done) = off(move || {
             let done = spill(&shared, &mut incoming, id, hint);
             (incoming, done)
         })
@@ -289,7 +289,7 @@ impl BodyReader for Reader {
                 return Ok(Vec::new());
             }
             let shared = self.shared.clone();
-            let (frames, octets) = blocking::unblock(move || {
+            let (frames, octets) = off(move || {
                 let octets = read(&mut frames, &shared);
                 (frames, octets)
             })

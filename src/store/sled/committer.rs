@@ -7,8 +7,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use futures::channel::oneshot;
@@ -26,6 +24,7 @@ use super::journal::Journal;
 use super::record::{Location, Mark};
 use super::shared::{Shared, locked, reading, writing};
 use super::spool::Lane;
+use super::sync::{Ordering, Receiver, scope};
 
 /// Operations answered together at most.
 const GROUP_OPS_MAX: usize = 4096;
@@ -328,7 +327,7 @@ fn sync_files(files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
     match files {
         [] => Ok(()),
         [only] => only.sync(),
-        [first, others @ ..] => std::thread::scope(|scope| {
+        [first, others @ ..] => scope(|scope| {
             let others: Vec<_> =
                 others.iter().map(|file| scope.spawn(move || file.sync())).collect();
             let mut result = first.sync();
