@@ -27,9 +27,14 @@ mod recover;
 mod replay;
 mod reserve;
 mod scan;
+#[cfg(test)]
+mod shapes;
 mod shared;
 mod spool;
 mod state;
+#[cfg(test)]
+#[path = "../../../tests/store_support/mod.rs"]
+mod support;
 mod sync;
 mod verify;
 
