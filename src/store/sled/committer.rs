@@ -14,6 +14,7 @@ use std::time::Instant;
 use futures::channel::oneshot;
 
 use crate::mail::{CustomerName, Domain, QueueId, RecipientState};
+use crate::store::kept::Kept;
 use crate::store::{DirectoryError, Filter, NewMessage, QueueAction, Settlement, StoreError};
 
 use super::Durability;
@@ -39,6 +40,8 @@ pub(crate) type Waiter<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(crate) enum Op {
     /// Keep a message.
     Commit { message: Box<NewMessage>, size: u64, body: Incoming, waiter: Waiter<()> },
+    /// Keep a message as it stood elsewhere.
+    Enter { kept: Box<Kept>, body: Incoming, waiter: Waiter<()> },
     /// Forget the unfinished record in a lane.
     Abort(Lane),
     /// Record verdicts; `valid` says whether the lease still held when the call was made.
@@ -118,7 +121,7 @@ impl Committer {
             while let Some(op) = next {
                 match op {
                     Op::Stop(waiter) => stop = Some(waiter),
-                    Op::Commit { ref body, .. } => {
+                    Op::Commit { ref body, .. } | Op::Enter { ref body, .. } => {
                         octets += body.rest.len();
                         waiting.push(op);
                     }
@@ -230,6 +233,9 @@ impl Committer {
     }
 
     fn apply(&mut self, group: &mut Group) -> Result<(), Failure> {
+        let shared = self.shared.clone();
+        let stood = group.slots.iter().map(|(id, s)| (*id, s.before.as_ref().map(|(e, _)| e)));
+        let _moment = shared.snapshots.note(stood);
         let mut changes = Changes::default();
         let (mut digest, mut entries) = (0u64, 0u64);
         for slot in group.slots.values() {
