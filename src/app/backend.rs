@@ -53,6 +53,7 @@ impl Backend {
             let Some((store, directory)) = turn.try_open(config)? else { continue };
             let world = Arc::new(RealWorld::default());
             let office = Office::new(store, directory, world, config.policy());
+            block_on(office.recall())?;
             return Ok(Self::Direct(Arc::new(office)));
         }
     }

@@ -187,12 +187,12 @@ async fn admit(
     if own.message_bytes_max.is_some_and(|most| request.declared_size > most) {
         return Err(Refusal::TooBigForRecipient);
     }
-    if let Some(known) = office.servers.of(&customer.name) {
+    if let Some(offers) = office.servers.of(&customer.name).and_then(|known| known.offers) {
         // What the customer's server said last: mail that it would refuse for ever need not be taken at all.
-        if !known.offers.takes_size(request.declared_size) {
+        if !offers.takes_size(request.declared_size) {
             return Err(Refusal::TooBigForRecipient);
         }
-        if !known.offers.smtputf8 && !request.forward_path.is_ascii() {
+        if !offers.smtputf8 && !request.forward_path.is_ascii() {
             return Err(Refusal::ServerWithoutUtf8);
         }
     }

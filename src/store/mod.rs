@@ -374,6 +374,14 @@ pub trait Directory: Send + Sync {
     /// Removes the customer; its mail is not touched.
     fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>>;
 
+    /// Keeps what was learnt about how to serve this customer, in place of what was kept before; `None` forgets it.
+    /// It survives an orderly end and the end of the process; a power cut may take it, since it can be learnt again.
+    /// The text is the caller's own. With the customer it is forgotten, too.
+    fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()>;
+
+    /// All that was learnt.
+    fn learnt(&self) -> Answer<'_, Vec<(CustomerName, String)>>;
+
     /// A random key of this store, made once and kept: the seed of salts for unknown users.
     fn server_key(&self) -> Answer<'_, [u8; 32]>;
 }

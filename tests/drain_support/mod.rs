@@ -127,6 +127,15 @@ impl Place {
         Self { clock, memory, office, pool: LocalPool::new(), stop, giver: Some(giver), next: 1 }
     }
 
+    /// The office of a new process over the same store.
+    pub fn restarted(&self) -> Arc<Office> {
+        let policy = Policy::clone(&self.office.policy());
+        let world = Arc::new(self.clock.clone());
+        let office = Office::new(self.memory.clone(), self.memory.clone(), world, policy);
+        block_on(office.recall()).expect("recalled");
+        Arc::new(office)
+    }
+
     /// Queues a message; gives its id.
     pub fn put(&mut self, from: &str, to: &[&str], content: &[u8]) -> QueueId {
         let id = self.next;

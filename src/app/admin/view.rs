@@ -52,11 +52,18 @@ pub struct Customer {
     pub bytes: u64,
     /// Messages refused for good by the customer's server.
     pub failed: u64,
+    /// The client profile that `auto` has learnt, if it learnt one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learnt_profile: Option<String>,
 }
 
 impl Customer {
-    /// The record with what waits for it.
-    pub(super) fn new(customer: &mail::Customer, waiting: &Count) -> Self {
+    /// The record with what waits for it and what was learnt about its client.
+    pub(super) fn new(
+        customer: &mail::Customer,
+        waiting: &Count,
+        learnt: mail::ClientProfile,
+    ) -> Self {
         let settings = settings::show(&customer.settings).into_iter();
         Self {
             name: customer.name.clone(),
@@ -72,6 +79,8 @@ impl Customer {
             messages: waiting.messages,
             bytes: waiting.bytes,
             failed: waiting.failed,
+            learnt_profile: (learnt != mail::ClientProfile::Auto)
+                .then(|| settings::spelled(&learnt)),
         }
     }
 }

@@ -13,10 +13,10 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 
 use super::seven::{SevenBit, Trouble};
-use crate::mail::{BodyKind, Envelope, ForwardPath, Lease, QueueId, Timestamp};
+use crate::mail::{BodyKind, Domain, Envelope, ForwardPath, Lease, QueueId, Timestamp};
 use crate::provider::mime::Obstacle;
 use crate::smtp::sender::{Extensions, Outgoing, Unfit};
-use crate::store::{BodyReader, Head, Position, Store, StoreError};
+use crate::store::{BodyReader, Head, HeldRecipient, Position, Store, StoreError};
 
 /// Most octets of bodies read ahead, all messages together; one chunk of the store may come on top.
 pub(super) const AHEAD_BYTES_MAX: u64 = 256 << 10;
@@ -227,9 +227,7 @@ impl Feed {
     }
 
     fn split(&mut self, head: Head, offers: &Extensions) {
-        let max = offers.recipients_max.and_then(|max| usize::try_from(max).ok());
-        let max = max.unwrap_or(RECIPIENTS_MAX).min(RECIPIENTS_MAX);
-        for some in head.recipients.chunks(max) {
+        for some in transactions(&head.recipients, offers) {
             let envelope = Envelope {
                 recipients: some.iter().map(|held| held.recipient.clone()).collect(),
                 ..head.envelope.clone()
@@ -248,6 +246,28 @@ impl Feed {
             });
         }
     }
+}
+
+/// The recipients of each transaction: no more of them, and in no more domains, than the server takes (RFC 9422
+/// §4). Their order stays, but for those that have to wait for a transaction of their domain.
+fn transactions<'a>(all: &'a [HeldRecipient], offers: &Extensions) -> Vec<Vec<&'a HeldRecipient>> {
+    let limit =
+        |max: Option<u64>| max.map_or(usize::MAX, |max| max.try_into().unwrap_or(usize::MAX));
+    let domain_of = |held: &'a HeldRecipient| held.recipient.forward_path.domain();
+    let mut domains: Vec<&Domain> = Vec::new();
+    for domain in all.iter().map(domain_of) {
+        if !domains.contains(&domain) {
+            domains.push(domain);
+        }
+    }
+    let at_once = limit(offers.domains_max).min(domains.len()).max(1);
+    let most = limit(offers.recipients_max).clamp(1, RECIPIENTS_MAX);
+    let mut found = Vec::new();
+    for some in domains.chunks(at_once) {
+        let theirs: Vec<_> = all.iter().filter(|held| some.contains(&domain_of(held))).collect();
+        found.extend(theirs.chunks(most).map(<[_]>::to_vec));
+    }
+    found
 }
 
 const fn first_chunk(size: u64) -> u64 {

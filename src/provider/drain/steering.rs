@@ -246,7 +246,10 @@ impl Drain {
     }
 
     fn learn_from_stall(&mut self) {
-        self.office.board.learn_profile(self.lease.customer(), ClientProfile::FetchmailTls);
+        let profile = ClientProfile::FetchmailTls;
+        if self.office.servers.learn_profile(self.lease.customer(), profile) {
+            self.keep_lesson();
+        }
         let detail = format!(
             "the customer's client answered the first command of a group and then nothing; the next drain \
              sends it line by line; {}",

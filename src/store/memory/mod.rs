@@ -347,11 +347,28 @@ impl Directory for Memory {
     }
 
     fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>> {
-        self.change(
-            |roster| {
-                if roster.remove(name) { Ok(()) } else { Err(DirectoryError::Missing) }
-            },
-        )
+        Box::pin(async move {
+            let mut state = self.open()?;
+            state.learnt.remove(name);
+            if state.roster.remove(name) { Ok(()) } else { Err(DirectoryError::Missing) }
+        })
+    }
+
+    fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()> {
+        self.answer(move |state| {
+            match lesson {
+                Some(lesson) => state.learnt.insert(name.clone(), lesson),
+                None => state.learnt.remove(name),
+            };
+            Ok(())
+        })
+    }
+
+    fn learnt(&self) -> Answer<'_, Vec<(CustomerName, String)>> {
+        self.answer(|state| {
+            let all = state.learnt.iter();
+            Ok(all.map(|(name, lesson)| (name.clone(), lesson.clone())).collect())
+        })
     }
 
     fn server_key(&self) -> Answer<'_, [u8; 32]> {

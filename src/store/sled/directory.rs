@@ -228,6 +228,41 @@ fn write_anew(disk: &dyn Disk, path: &Path, read: &Read) -> io::Result<u64> {
     Ok(octets.len() as u64)
 }
 
+fn lesson_key(name: &CustomerName) -> Vec<u8> {
+    let mut key = vec![kind::LESSON];
+    key.extend_from_slice(name.as_str().as_bytes());
+    key
+}
+
+/// Keeps what was learnt about a customer; in the index alone, since it can be learnt again.
+pub(crate) fn learn(
+    index: &Index,
+    name: &CustomerName,
+    lesson: Option<&str>,
+) -> Result<(), StoreError> {
+    let key = lesson_key(name);
+    match lesson {
+        Some(lesson) => index.set(&key, lesson.as_bytes())?,
+        None => index.unset(&key)?,
+    }
+    // So that it outlives the process; a power cut may take it.
+    index.flush()
+}
+
+/// All that was learnt. What cannot be read is passed over: it will be learnt again.
+pub(crate) fn learnt(index: &Index) -> Result<Vec<(CustomerName, String)>, StoreError> {
+    let mut all = Vec::new();
+    for pair in index.of_kind(kind::LESSON)? {
+        let (key, value) = pair?;
+        let lesson =
+            unsealed(&key, &value).ok().and_then(|said| String::from_utf8(said.into()).ok());
+        let name =
+            std::str::from_utf8(&key[1..]).ok().and_then(|name| CustomerName::parse(name).ok());
+        all.extend(name.zip(lesson));
+    }
+    Ok(all)
+}
+
 /// Writes the copy in the index anew.
 pub(crate) fn copy_to_index(index: &Index, roster: &Roster) -> Result<(), StoreError> {
     for customer in roster.page(None, usize::MAX) {

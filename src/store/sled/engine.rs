@@ -270,7 +270,21 @@ impl Directory for SledStore {
     }
 
     fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>> {
-        Box::pin(self.direct(Change::Remove(name.clone())))
+        Box::pin(async move {
+            self.direct(Change::Remove(name.clone())).await?;
+            self.learn(name, None).await.map_err(DirectoryError::from)
+        })
+    }
+
+    fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()> {
+        let name = name.clone();
+        self.off(move |shared| {
+            shared.ask(|index| super::directory::learn(index, &name, lesson.as_deref()))
+        })
+    }
+
+    fn learnt(&self) -> Answer<'_, Vec<(CustomerName, String)>> {
+        self.off(|shared| shared.ask(super::directory::learnt))
     }
 
     fn server_key(&self) -> Answer<'_, [u8; 32]> {
