@@ -1,6 +1,7 @@
 //! A post office in memory under a virtual clock, and customers' servers to drain to.
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod caller;
 pub mod clock;
 pub mod flaky;
 pub mod pipe;
@@ -12,11 +13,13 @@ use std::time::Duration;
 use futures::executor::{LocalPool, block_on};
 use futures::task::LocalSpawnExt;
 use restante::mail::*;
-use restante::net::deliver::deliver_dialed;
+use restante::net::deliver::{deliver, deliver_dialed};
+use restante::net::serve::{Host, converse};
 use restante::net::stop::{Stop, StopGiver};
 use restante::net::wire::Wire;
 use restante::provider::board::LastDrain;
 use restante::provider::{Office, Policy, Window};
+use restante::smtp::Door;
 use restante::store::{
     Filter, Head, LeaseAnswer, LeaseRequest, Memory, NewMessage, Store, StoreError,
 };
@@ -26,6 +29,16 @@ use pipe::{End, Traits};
 
 pub fn domain(text: &str) -> Domain {
     Domain::parse(text).expect("valid")
+}
+
+/// The keys of [`caller::PASSWORD`], derived once.
+pub fn credential() -> Credential {
+    static KEYS: std::sync::OnceLock<(ScramVerifier, CramContexts)> = std::sync::OnceLock::new();
+    let password = Secret::from(caller::PASSWORD);
+    let (scram, cram) = KEYS
+        .get_or_init(|| restante::smtp::sasl::derive(&password, vec![7; 16], 4096).expect("keys"))
+        .clone();
+    Credential { label: "".into(), scram, cram, created: Timestamp(0) }
 }
 
 pub fn customer_name() -> CustomerName {
@@ -43,7 +56,7 @@ pub fn customer(settings: Settings) -> Customer {
         name: customer_name(),
         domains: vec![domain("example.com"), domain("example.org")],
         suspended: false,
-        credentials: Vec::new(),
+        credentials: vec![credential()],
         settings,
         created: Timestamp(0),
         revision: 0,
@@ -179,6 +192,22 @@ impl Place {
             deliver_dialed(wire, lease, &office, &stop).await
         };
         self.pool.spawner().spawn_local_with_handle(work).expect("spawned")
+    }
+
+    /// Answers a call at the ODMR door; gives how its drain ended, if it came so far.
+    pub fn answer(&mut self, end: End) -> futures::future::RemoteHandle<Option<LastDrain>> {
+        let mut policy = Policy::clone(&self.office.policy());
+        policy.auth_requires_tls = false;
+        self.office.set_policy(policy);
+        let host = Host { office: self.office.clone(), tls: None, stop: self.stop.clone() };
+        let peer = "192.0.2.1:25".parse().expect("valid");
+        let wire = Wire { stream: Box::new(end), peer, tls: None };
+        let work = async move {
+            // A wire that breaks is the peer's matter.
+            let reversed = converse(wire, Door::Odmr, &host).await.ok().flatten()?;
+            Some(deliver(reversed, &host.office, &host.stop).await)
+        };
+        self.spawn(work)
     }
 
     pub fn spawn<T: 'static>(
