@@ -67,14 +67,6 @@ fn every_target_stands_the_transcripts() {
     }
 }
 
-#[test]
-fn every_target_has_its_program() {
-    for (name, _) in targets::ALL {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/src/bin/{name}.rs"));
-        assert!(file.exists(), "{}", file.display());
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 

@@ -1,6 +1,8 @@
 //! What is fuzzed: one function for each target, each with the promise that it checks.
 //!
-//! Called by the fuzzing programs in `src/bin`, and by `tests/fuzz_seeds.rs` of the main package with the transcripts, the
+//! A new one is a function here and a line in [`ALL`]; seeds for it come from `fuzz/seeds`.
+//!
+//! Called by the fuzzing program `src/main.rs`, and by `tests/fuzz_seeds.rs` of the main package with the transcripts, the
 //! findings kept in `found`, and random octets. A target panics if a promise is broken.
 
 use std::net::SocketAddr;
