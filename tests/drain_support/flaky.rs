@@ -48,6 +48,8 @@ pub struct Flaky {
     pub clock: Clock,
     /// One call in so many goes wrong; 0: none.
     pub trouble: AtomicU64,
+    /// The power goes in this call, counted down from there; 0: in none.
+    pub dies_in: AtomicU64,
     /// The power is gone: nothing of this process happens any more.
     pub is_dead: Arc<AtomicBool>,
     /// The token of the newest lease of each queue.
@@ -72,6 +74,12 @@ impl Flaky {
     /// Takes time, fails for now, or dies.
     async fn weather(&self) -> Result<(), StoreError> {
         if self.is_dead.load(Ordering::Relaxed) {
+            return futures::future::pending().await;
+        }
+        let left = self.dies_in.load(Ordering::Relaxed);
+        self.dies_in.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 1 {
+            self.is_dead.store(true, Ordering::Relaxed);
             return futures::future::pending().await;
         }
         if !self.goes_wrong() {
@@ -202,7 +210,10 @@ impl Store for Flaky {
         self.inner.queues(after, limit)
     }
     fn query(&self, filter: Filter, after: Option<QueueId>, limit: usize) -> Answer<'_, Vec<Head>> {
-        self.inner.query(filter, after, limit)
+        Box::pin(async move {
+            self.weather().await?;
+            self.inner.query(filter, after, limit).await
+        })
     }
     fn apply(&self, filter: Filter, action: QueueAction) -> Answer<'_, u64> {
         self.inner.apply(filter, action)

@@ -179,6 +179,29 @@ impl Place {
         }
     }
 
+    /// Begins a drain of these domains alone.
+    pub fn drain_domains(
+        &mut self,
+        end: End,
+        domains: &[&str],
+    ) -> futures::future::RemoteHandle<LastDrain> {
+        let request = LeaseRequest {
+            customer: customer_name(),
+            domains: domains.iter().map(|text| domain(text)).collect(),
+            owner: "test".into(),
+            lasts: Duration::from_secs(900),
+            overthrow_after: Duration::from_secs(60),
+        };
+        let LeaseAnswer::Granted(lease) = at_once(self.memory.lease(request)).expect("answered")
+        else {
+            panic!("busy")
+        };
+        let (office, stop) = (self.office.clone(), self.stop.clone());
+        let peer = "192.0.2.1:25".parse().expect("valid");
+        let wire = Wire { stream: Box::new(end), peer, tls: None };
+        self.spawn(async move { deliver_dialed(wire, lease, &office, &stop).await })
+    }
+
     /// Begins a drain over `end`; it runs when the place runs.
     pub fn drain(&mut self, end: End, tls: bool) -> futures::future::RemoteHandle<LastDrain> {
         let (office, stop, memory) = (self.office.clone(), self.stop.clone(), self.memory.clone());

@@ -183,22 +183,28 @@ impl Connection {
 
     /// The content up to the lone dot, unstuffed; every line is checked to end in CRLF.
     async fn content(&mut self) -> Option<Vec<u8>> {
-        let mut content = Vec::new();
         self.reading = Reading::Content;
+        let mut content = Vec::new();
+        // Lines up to here are done; the buffer moves only once for each read.
+        let mut at = 0;
         loop {
-            let at = loop {
-                match memchr::memmem::find(&self.buffer, b"\r\n") {
-                    Some(at) => break at,
-                    None => self.more().await?,
+            while let Some(length) = memchr::memmem::find(&self.buffer[at..], b"\r\n") {
+                let line = &self.buffer[at..at + length];
+                assert!(memchr::memchr2(b'\r', b'\n', line).is_none(), "bare line end");
+                let is_end = line == b".";
+                if !is_end {
+                    content.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
+                    content.extend_from_slice(b"\r\n");
                 }
-            };
-            let line: Vec<u8> = self.buffer.drain(..at + 2).take(at).collect();
-            assert!(!line.contains(&b'\r') && !line.contains(&b'\n'), "bare line end");
-            if line == b"." {
-                return Some(content);
+                at += length + 2;
+                if is_end {
+                    self.buffer.drain(..at);
+                    return Some(content);
+                }
             }
-            content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
-            content.extend_from_slice(b"\r\n");
+            self.buffer.drain(..at);
+            at = 0;
+            self.more().await?;
         }
     }
 
@@ -319,8 +325,11 @@ impl Connection {
                     let is_last = words.next() == Some("LAST");
                     if is_spoilt || open.as_ref().is_none_or(|open| open.to.is_empty()) {
                         chunks = None;
-                        self.answer(&line, "503 5.5.1 nobody to take it\r\n").await;
-                        continue;
+                        let next = self.answer(&line, "503 5.5.1 nobody to take it\r\n").await;
+                        match next {
+                            Next::On(_) if !self.hangs => continue,
+                            _ => return None,
+                        }
                     }
                     chunks.get_or_insert_default().extend(octets);
                     if is_last {

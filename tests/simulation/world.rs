@@ -148,6 +148,7 @@ impl World {
             trouble: AtomicU64::new(trouble),
             is_dead: is_dead.clone(),
             newest: Mutex::new(BTreeMap::new()),
+            dies_in: AtomicU64::new(0),
         });
         let mut policy = Policy::new(domain("mx.provider.example"));
         policy.window = window;
@@ -170,6 +171,7 @@ impl World {
                 .once_in(3)
                 .then(|| 1 + dice.below(if dice.once_in(2) { 1000 } else { 30_000 })),
             cut_loses: dice.once_in(2),
+            cut_at_dot: dice.once_in(12).then(|| (1 + dice.below(4), dice.below(3))),
         }
     }
 
