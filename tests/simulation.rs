@@ -124,6 +124,8 @@ impl Sim {
             clock: self.clock.clone(),
             trouble: AtomicU64::new(trouble),
             is_dead: is_dead.clone(),
+            counts: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
         });
         let mut policy = Policy::new(domain("mx.provider.example"));
         policy.window = window;

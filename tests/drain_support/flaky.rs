@@ -49,6 +49,9 @@ pub struct Flaky {
     pub trouble: AtomicU64,
     /// The power is gone: nothing of this process happens any more.
     pub is_dead: Arc<AtomicBool>,
+    /// Calls of `count`, which are cheap, and of everything that looks at mail or queues.
+    pub counts: AtomicU64,
+    pub looks: AtomicU64,
 }
 
 impl Flaky {
@@ -87,6 +90,7 @@ impl Store for Flaky {
         self.inner.commit(message, body)
     }
     fn lease(&self, request: LeaseRequest) -> Answer<'_, LeaseAnswer> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         self.inner.lease(request)
     }
     fn renew<'a>(&'a self, lease: &'a Lease) -> Answer<'a, ()> {
@@ -101,6 +105,7 @@ impl Store for Flaky {
         after: Option<Position>,
         limit: usize,
     ) -> Answer<'a, Vec<Head>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             self.weather().await?;
             // Small pages, so that their seams are met.
@@ -140,9 +145,11 @@ impl Store for Flaky {
         self.inner.conclude(about, states, report)
     }
     fn count<'a>(&'a self, domain: &'a Domain) -> Answer<'a, Count> {
+        self.counts.fetch_add(1, Ordering::Relaxed);
         self.inner.count(domain)
     }
     fn usage<'a>(&'a self, customer: &'a CustomerName) -> Answer<'a, Count> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         self.inner.usage(customer)
     }
     fn queues(
@@ -150,9 +157,11 @@ impl Store for Flaky {
         after: Option<Domain>,
         limit: usize,
     ) -> Answer<'_, Vec<(Domain, CustomerName, Count)>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         self.inner.queues(after, limit)
     }
     fn query(&self, filter: Filter, after: Option<QueueId>, limit: usize) -> Answer<'_, Vec<Head>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         self.inner.query(filter, after, limit)
     }
     fn apply(&self, filter: Filter, action: QueueAction) -> Answer<'_, u64> {

@@ -105,7 +105,7 @@ fn relay(from: &str, is_done: impl Fn(&[Head], &Receiver<String>) -> bool) {
     let resolver = Resolver::with_servers(vec![name_server()]);
     let reach = Reach { port, local: true };
     let phone = Arc::new(Phone::new(house.office.clone(), resolver, reach, stop));
-    let rounds = Rounds::relay(house.office.clone(), phone, None);
+    let rounds = Rounds::relay(house.office.clone(), phone);
     let running = rounds.run().boxed();
     let done = async {
         // Bounded: the test's own clock is the system's.
