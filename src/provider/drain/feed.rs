@@ -229,7 +229,12 @@ impl Feed {
     fn split(&mut self, head: Head, offers: &Extensions) {
         let max = offers.recipients_max.and_then(|max| usize::try_from(max).ok());
         let max = max.unwrap_or(RECIPIENTS_MAX).min(RECIPIENTS_MAX);
-        for some in head.recipients.chunks(max) {
+        // Without SMTPUTF8 a UTF-8 address must not keep the others from getting their mail (RFC 6531 §3.5).
+        let (plain, others): (Vec<_>, Vec<_>) = head
+            .recipients
+            .iter()
+            .partition(|held| offers.smtputf8 || held.recipient.forward_path.is_ascii());
+        for some in plain.chunks(max).chain(others.chunks(max)) {
             let envelope = Envelope {
                 recipients: some.iter().map(|held| held.recipient.clone()).collect(),
                 ..head.envelope.clone()
