@@ -1,4 +1,7 @@
 //! The real program's memory after logins: no password is left in it.
+//!
+//! The program wipes what is its own. TLS library and JSON reader give memory back as it is, so the C library's allocator is told
+//! to overwrite it, as packaging/restante.service does (docs/security.md, section 3). Linux with glibc.
 
 mod support;
 
@@ -9,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use memchr::memmem;
 use support::{Peer, Provider};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,13 +41,13 @@ fn memory(pid: u32) -> Vec<(String, Vec<u8>)> {
     regions
 }
 
-/// Where a text stands in the memory of a process.
-fn places(pid: u32, text: &[u8]) -> Vec<String> {
-    let finder = memchr::memmem::Finder::new(text);
+/// Where one of these texts stands in the memory of a process.
+fn places(pid: u32, texts: &[&str]) -> Vec<String> {
+    let finders: Vec<_> = texts.iter().map(|text| memmem::Finder::new(text.as_bytes())).collect();
     let mut found = Vec::new();
     for (region, octets) in memory(pid) {
-        for at in finder.find_iter(&octets) {
-            let around = &octets[at.saturating_sub(48)..(at + text.len() + 24).min(octets.len())];
+        for at in finders.iter().flat_map(|finder| finder.find_iter(&octets)) {
+            let around = &octets[at.saturating_sub(48)..(at + 72).min(octets.len())];
             found.push(format!("{region} +{at:x}: {:?}", String::from_utf8_lossy(around)));
         }
     }
@@ -73,24 +77,31 @@ fn until_quiet(provider: &Provider) {
     }
 }
 
-/// Looks for a password and for the line in base64 that it went over the wire in.
+/// Looks for a password, or for the line in base64 that it went over the wire in.
 #[track_caller]
 fn is_forgotten(provider: &Provider, what: &str, texts: &[&str]) {
-    until_quiet(provider);
     // Memory that was given back may have lost its first octets to the allocator: half of a secret is a secret.
     let halves = texts.iter().flat_map(|text| {
         let (front, back) = text.split_at(text.len() / 2);
         [front, back]
     });
-    let found: Vec<String> =
-        halves.flat_map(|half| places(provider.pid(), half.as_bytes())).collect();
+    let found = places(provider.pid(), &halves.collect::<Vec<&str>>());
     assert!(found.is_empty(), "{what}: {} places:\n{}", found.len(), found.join("\n"));
+}
+
+/// The variable of the packaged service.
+fn allocator() -> (String, String) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/restante.service");
+    let unit = std::fs::read_to_string(file).expect("the unit");
+    let setting = unit.lines().find_map(|line| line.strip_prefix("Environment=GLIBC_TUNABLES="));
+    ("GLIBC_TUNABLES".into(), setting.expect("the setting").to_owned())
 }
 
 fn started(folder: &Path, secret: &str) -> Provider {
     let mut provider = Provider::prepare(folder, "");
     provider.add_customer("acme", "example.com", secret);
-    provider.start();
+    let (name, value) = allocator();
+    provider.start_in(&[(&name, &value)]);
     provider
 }
 
@@ -105,7 +116,7 @@ fn secret() -> String {
 fn the_search_finds_what_is_there() {
     let text = secret();
     let own = std::process::id();
-    assert!(!places(own, text.as_bytes()).is_empty());
+    assert!(!places(own, &[&text]).is_empty());
     drop(text);
 }
 
@@ -120,31 +131,35 @@ fn no_password_is_left_in_memory_after_a_login() {
             ("with the command", vec![format!("AUTH PLAIN {response}\r\n")]),
             ("behind it", vec!["AUTH PLAIN\r\n".into(), format!("{response}\r\n")]),
             ("cut off", vec![format!("AUTH PLAIN {response}")]),
-            ("as a line that is too long", vec![format!("NOOP {response}{}", "x".repeat(20_000))]),
+            ("too long", vec![format!("AUTH PLAIN {response}{}\r\n", "A".repeat(20_000))]),
         ] {
-            for is_in_order in [true, false] {
-                let mut peer = secured(&provider);
-                for line in &lines {
-                    peer.say(line);
-                    if line.ends_with('\n') {
-                        let reply = peer.line();
-                        assert!(reply.starts_with("334") || reply.starts_with(code), "{reply}");
-                    }
+            let mut peer = secured(&provider);
+            for line in &lines {
+                peer.say(line);
+                if line.ends_with('\n') {
+                    let reply = peer.line();
+                    let is_right = ["334", "500", code].iter().any(|code| reply.starts_with(code));
+                    assert!(is_right, "{what}: {reply}");
                 }
-                if is_in_order && what != "cut off" {
-                    peer.say("\r\nQUIT\r\n");
-                    while !peer.line().is_empty() {}
-                }
-                drop(peer);
-                is_forgotten(&provider, what, &[password, &response]);
             }
+            if what != "cut off" {
+                // It is answered when the session has gone on.
+                peer.ask("NOOP", "250");
+                is_forgotten(
+                    &provider,
+                    &format!("{what}, during the session"),
+                    &[password, &response],
+                );
+            }
+            drop(peer);
+            until_quiet(&provider);
+            is_forgotten(&provider, what, &[password, &response]);
         }
     }
     let mut peer = provider.connect("odmr");
     peer.expect("220");
     peer.ask("EHLO client.example", "250");
     peer.cram("acme", &right);
-    drop(peer);
     is_forgotten(&provider, "CRAM-MD5", &[&right]);
 }
 

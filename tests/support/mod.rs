@@ -100,9 +100,15 @@ impl Provider {
 
     /// Starts `serve` and waits until it listens.
     pub fn start(&mut self) {
+        self.start_in(&[]);
+    }
+
+    /// As [`Provider::start`], with these variables in its environment.
+    pub fn start_in(&mut self, environment: &[(&str, &str)]) {
         let log = std::fs::File::create(self.folder.join("log")).expect("a log file");
         let child = Command::new(program())
             .args(["serve", "-c", &self.config()])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -65,7 +65,8 @@ mod tests {
         assert!(stream.read(&mut place).now_or_never().is_none());
         assert!(place.iter().all(|octet| *octet == 0));
         place.fill(7);
-        futures::executor::block_on(futures::AsyncWriteExt::write_all(&mut far, b"abc")).expect("room");
+        futures::executor::block_on(futures::AsyncWriteExt::write_all(&mut far, b"abc"))
+            .expect("room");
         let count = futures::executor::block_on(stream.read(&mut place)).expect("read");
         assert_eq!((count, &place[..4]), (3, &b"abc\0"[..]));
     }

@@ -72,9 +72,8 @@ pub fn derive(
         return Err(PasswordError::Weak);
     }
     let prepared = prepare(password)?;
-    let computed = leaving_nothing(|| {
-        (scram_keys(&prepared, &salt, iterations), cram_contexts(&prepared))
-    });
+    let computed =
+        leaving_nothing(|| (scram_keys(&prepared, &salt, iterations), cram_contexts(&prepared)));
     let ((stored_key, server_key), cram) = computed;
     Ok((ScramVerifier { salt, iterations, stored_key, server_key }, cram))
 }
