@@ -271,7 +271,7 @@ impl Reader {
         let mut frames = Frames { file, nonce, id, at, size, place: 0 };
         let shared = Arc::downgrade(shared);
         let first = Some(read(&mut frames, &shared)?);
-        Ok(Self { shared, frames: Some(frames), first, id, size })
+        Ok(Self { shared, frames: Some(frames), first, id, size, whole: false })
     }
 }
 
