@@ -13,8 +13,8 @@ use futures::stream::BoxStream;
 use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, RecipientState, Timestamp};
 use crate::store::{
     Answer, Archived, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter,
-    Head, Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement,
-    Snapshot, Store, StoreError,
+    Head, Health, LeaseAnswer, LeaseRequest, NewMessage, Opened, Position, QueueAction, Report,
+    Settlement, Snapshot, Store, StoreError,
 };
 
 use super::body::{Incoming, Reader, Writer};
@@ -125,13 +125,17 @@ impl Store for SledStore {
 
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
         Box::pin(async move {
-            self.shared.check()?;
-            if let Some(body) = self.shared.ahead.take(id).filter(|_| offset == 0) {
-                return Ok(Box::new(Reader::of_whole(id, body)) as Box<dyn BodyReader>);
-            }
             let opened = self.off(move |shared| Reader::open(shared, id, offset)).await?;
             Ok(Box::new(opened) as Box<dyn BodyReader>)
         })
+    }
+
+    fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
+        let shared = self.shared.clone();
+        Box::pin(blocking::unblock(move || {
+            let open = |id| Ok(Box::new(Reader::open(&shared, id, 0)?) as Box<dyn BodyReader>);
+            ids.into_iter().map(open).collect()
+        }))
     }
 
     fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()> {

@@ -5,7 +5,6 @@
 //! ARCHITECTURE.md how the parts belong together. All blocking work happens on the committer's thread, on the
 //! keeper's, or on the threads of the `blocking` crate.
 
-mod ahead;
 mod body;
 mod check;
 mod committer;
@@ -219,7 +218,6 @@ impl SledStore {
             server_key: Mutex::new(found.key),
             hints: Hints::default(),
             snapshots: snapshot::Snapshots::default(),
-            ahead: ahead::Ahead::default(),
             broken: Mutex::new(None),
             damage: Mutex::new(found.damage),
             flushed: Mutex::new(applied.journal),
