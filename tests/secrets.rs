@@ -101,7 +101,7 @@ fn started(folder: &Path, secret: &str) -> Provider {
     let mut provider = Provider::prepare(folder, "");
     provider.add_customer("acme", "example.com", secret);
     let (name, value) = allocator();
-    provider.start_in(&[(&name, &value)]);
+    provider.start_with(&[(&name, &value)]);
     provider
 }
 

@@ -118,6 +118,12 @@ impl Place {
         Self::over(store, directory, messages)
     }
 
+    /// The same mail, and nothing that is recorded about it.
+    pub(crate) fn unsettled(&self) -> Self {
+        let store = Arc::new(super::unsettled::Unsettled(self.office.store.clone()));
+        Self::over(store, self.office.directory.clone(), self.messages)
+    }
+
     /// Messages spread over the domains of as many customers.
     pub(crate) fn spread(messages: usize, domains: usize) -> Self {
         let memory = Arc::new(Memory::new());

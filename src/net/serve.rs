@@ -142,7 +142,11 @@ impl Talk<'_> {
                     Step::Stay(upgrade.secured(facts, &mut actions))
                 }
                 (Step::Reverse(reversal), _) => {
-                    self.flush().await?;
+                    if let Err(error) = self.flush().await {
+                        // The customer is gone, and its next call must not wait for the clock of this lease.
+                        self.desk.release(reversal.into_parts().0).await;
+                        return Err(error);
+                    }
                     return Ok(Some(self.wire.reverse(reversal)));
                 }
                 (Step::Close, _) => {

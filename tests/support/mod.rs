@@ -100,15 +100,15 @@ impl Provider {
 
     /// Starts `serve` and waits until it listens.
     pub fn start(&mut self) {
-        self.start_in(&[]);
+        self.start_with(&[]);
     }
 
-    /// As [`Provider::start`], with these variables in its environment.
-    pub fn start_in(&mut self, environment: &[(&str, &str)]) {
+    /// The same with variables in its environment.
+    pub fn start_with(&mut self, variables: &[(&str, &str)]) {
         let log = std::fs::File::create(self.folder.join("log")).expect("a log file");
         let child = Command::new(program())
             .args(["serve", "-c", &self.config()])
-            .envs(environment.iter().copied())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -264,8 +264,12 @@ fn transactions<'a>(all: &'a [HeldRecipient], offers: &Extensions) -> Vec<Vec<&'
     let most = limit(offers.recipients_max).clamp(1, RECIPIENTS_MAX);
     let mut found = Vec::new();
     for some in domains.chunks(at_once) {
-        let theirs: Vec<_> = all.iter().filter(|held| some.contains(&domain_of(held))).collect();
-        found.extend(theirs.chunks(most).map(<[_]>::to_vec));
+        // Without SMTPUTF8 a UTF-8 address must not keep the others from getting their mail (RFC 6531 §3.5).
+        let (plain, others): (Vec<_>, Vec<_>) = all
+            .iter()
+            .filter(|held| some.contains(&domain_of(held)))
+            .partition(|held| offers.smtputf8 || held.recipient.forward_path.is_ascii());
+        found.extend(plain.chunks(most).chain(others.chunks(most)).map(<[_]>::to_vec));
     }
     found
 }

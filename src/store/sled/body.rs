@@ -11,9 +11,11 @@ use std::sync::{Arc, Weak};
 use crate::mail::QueueId;
 use crate::store::{Answer, BodyReader, BodyWriter, StoreError};
 
+use super::ahead::PAGE_BYTES_MAX;
 use super::committer::Op;
 use super::disk::{DiskFile, is_full};
 use super::frame::{self, BODY_BYTES_MAX, FRAME_BYTES, HEAD_BYTES, Nonce};
+use super::index::Index;
 use super::record::Location;
 use super::shared::{Shared, closed};
 use super::spool::Lane;
@@ -173,19 +175,19 @@ impl BodyWriter for Writer {
 
 /// Reads the frames of a record one by one.
 #[derive(Debug)]
-struct Frames {
-    file: Arc<dyn DiskFile>,
-    nonce: Nonce,
-    id: QueueId,
-    at: Location,
-    size: u64,
+pub(crate) struct Frames {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) nonce: Nonce,
+    pub(crate) id: QueueId,
+    pub(crate) at: Location,
+    pub(crate) size: u64,
     /// The next octet of the body.
-    place: u64,
+    pub(crate) place: u64,
 }
 
 impl Frames {
     /// The rest of the frame that holds `place`. `Ok(None)`: not what was written.
-    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.place >= self.size {
             return Ok(Some(Vec::new()));
         }
@@ -210,6 +212,8 @@ impl Frames {
 pub(crate) struct Reader {
     shared: Weak<Shared>,
     frames: Option<Frames>,
+    /// `first` is all there is, and was checked.
+    whole: bool,
     /// Read along with the opening, so that a small message costs one visit to the blocking threads.
     first: Option<Vec<u8>>,
     id: QueueId,
@@ -217,6 +221,12 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// A body that was read before.
+    pub(crate) fn of_whole(id: QueueId, body: Vec<u8>) -> Self {
+        let size = body.len() as u64;
+        Self { shared: Weak::new(), frames: None, whole: true, first: Some(body), id, size }
+    }
+
     /// Opens the body of `id` for reading from `offset`. Blocks.
     pub(crate) fn open(shared: &Arc<Shared>, id: QueueId, offset: u64) -> Result<Self, StoreError> {
         // A compaction may move the record between looking it up and opening its file.
@@ -236,6 +246,7 @@ impl Reader {
             return Ok(Self {
                 shared: Arc::downgrade(shared),
                 frames: Some(frames),
+                whole: false,
                 first,
                 id,
                 size,
@@ -244,6 +255,23 @@ impl Reader {
         let why = "its segment is missing".to_owned();
         let _ = shared.ops.send(Op::SetAside { id, why });
         Err(StoreError::Corrupt(id))
+    }
+
+    /// Opens the body of a record wherever the message is by now. The segment must not go away meanwhile. Blocks.
+    pub(crate) fn open_at(
+        shared: &Arc<Shared>,
+        id: QueueId,
+        at: Location,
+        size: u64,
+    ) -> Result<Self, StoreError> {
+        shared.check()?;
+        let found = shared.spool.file(at.segment);
+        let found = found.map_err(|e| StoreError::Transient(format!("opening a body: {e}")))?;
+        let (file, nonce) = found.ok_or(StoreError::Corrupt(id))?;
+        let mut frames = Frames { file, nonce, id, at, size, place: 0 };
+        let shared = Arc::downgrade(shared);
+        let first = Some(read(&mut frames, &shared)?);
+        Ok(Self { shared, frames: Some(frames), first, id, size, whole: false })
     }
 }
 
@@ -266,6 +294,9 @@ impl BodyReader for Reader {
         Box::pin(async {
             if let Some(first) = self.first.take() {
                 return Ok(first);
+            }
+            if self.whole {
+                return Ok(Vec::new());
             }
             let Some(mut frames) = self.frames.take() else {
                 return Err(StoreError::Corrupt(self.id));
@@ -290,6 +321,30 @@ impl BodyReader for Reader {
     fn size(&self) -> u64 {
         self.size
     }
+}
+
+/// Reads small bodies before they are asked for, as far as there is room. Blocks.
+pub(crate) fn read_ahead(
+    shared: &Shared,
+    index: &Index,
+    records: &[(QueueId, Location, u64)],
+) -> Result<(), StoreError> {
+    let mut room = PAGE_BYTES_MAX as u64;
+    for &(id, at, size) in records.iter().filter(|r| (1..=BODY_BYTES_MAX as u64).contains(&r.2)) {
+        if size > room {
+            break;
+        }
+        // What cannot be read now is found out, and said, when it is asked for.
+        let Ok(Some((file, nonce))) = shared.spool.file(at.segment) else { continue };
+        let mut frames = Frames { file, nonce, id, at, size, place: 0 };
+        let Ok(Some(octets)) = frames.next() else { continue };
+        room -= size;
+        shared.ahead.keep(id, octets);
+        if !index.has(id)? {
+            shared.ahead.take(id);
+        }
+    }
+    Ok(())
 }
 
 /// Reads a body to its end, for `verify`. Blocks.
