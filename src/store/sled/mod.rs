@@ -52,6 +52,7 @@ use journal::Journal;
 use reserve::Reserve;
 use shared::{Shared, closed, locked};
 use spool::Spool;
+use state::Layout;
 
 /// What an answer of success means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,9 +95,17 @@ impl Default for Options {
 /// The layout of the store in this folder, and the one that this program writes; `None` if there is no store yet.
 ///
 /// # Errors
-/// The folder cannot be read, or names no layout.
+/// The folder cannot be read, names no layout, or is half loaded.
 pub fn layout(folder: &Path) -> Result<(Option<u32>, u32), StoreError> {
-    Ok((state::layout(&RealDisk, folder)?, state::LAYOUT))
+    let found = match state::layout(&RealDisk, folder)? {
+        Layout::New => None,
+        Layout::Whole(layout) | Layout::Coming { to: layout, .. } => Some(layout),
+        Layout::HalfLoaded => {
+            let why = "a load did not come to its end; repeat `restante load FILE`";
+            return Err(StoreError::Unready(why.into()));
+        }
+    };
+    Ok((found, state::LAYOUT))
 }
 
 impl std::fmt::Debug for Options {
