@@ -19,7 +19,7 @@ use crate::net::dns::Resolver;
 use crate::net::stop::Stop;
 use crate::provider::board::LastDrain;
 use crate::provider::report::Reporter;
-use crate::provider::{Office, rounds};
+use crate::provider::{Office, outing};
 use crate::store::sled::offline::Offline;
 use crate::store::{Directory, SledStore, Store, StoreError, sled};
 
@@ -102,7 +102,7 @@ impl Backend {
         let Self::Direct(office) = self else { return Ok(None) };
         let (_giver, stop) = Stop::new();
         let phone = Phone::new(office.clone(), Resolver::of_the_system(), Reach::default(), stop);
-        block_on(rounds::once(office, &phone)).map_err(|why| Refused::new(why, "try again later"))
+        block_on(outing::once(office, &phone)).map_err(|why| Refused::new(why, "try again later"))
     }
 
     /// Ends in order.

@@ -89,6 +89,8 @@ pub enum Request {
     StoreVerify,
     /// `store compact`
     StoreCompact,
+    /// `doctor`: what only the store can say about its clock.
+    Examine,
 }
 
 impl Request {
@@ -260,6 +262,8 @@ pub enum Done {
     Imported { id: QueueId, is_new: bool },
     /// Messages returned to their senders; of the others, those being drained and those without a sender.
     Bounced { messages: u64, busy: u64, untold: u64 },
+    /// Messages whose time of arrival lies ahead of the clock (at most 1000 are counted), and the furthest, RFC 3339.
+    Examined { ahead: u64, furthest: Option<String> },
 }
 
 /// Why a request was not done: one line that names the cause, and the mend.
@@ -427,6 +431,7 @@ async fn dispatch(
         Request::StoreCompact => upkeep::compact(office, items).await,
         Request::Flush { domain } => flush(office, &domain).await,
         Request::Status => status::snapshot(office).await,
+        Request::Examine => status::examine(office).await,
     }
 }
 

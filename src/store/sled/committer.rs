@@ -155,9 +155,12 @@ impl Committer {
             group.prepare(self, op);
         }
         group.write_small(self);
-        // A mark that brings a record to life must not be durable before the record is.
-        let outcome = if group.spool_first { self.sync(&mut group) } else { Ok(()) };
-        let outcome = outcome.and_then(|()| self.write_marks(&mut group));
+        let born = self.shared.spool.born();
+        // A mark that brings a record to life must not be durable before the record is, and one that says that a
+        // segment must be there not before its name is.
+        let first = group.spool_first || !born.is_empty();
+        let outcome = if first { self.sync(&mut group) } else { Ok(()) };
+        let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
         let outcome = outcome.and_then(|()| self.sync(&mut group));
         let outcome = outcome.and_then(|()| self.apply(&mut group));
         if let Err(Failure::Broken(why)) = &outcome {
@@ -170,8 +173,7 @@ impl Committer {
         }
     }
 
-    fn write_marks(&mut self, group: &mut Group) -> Result<(), Failure> {
-        let born = self.shared.spool.born();
+    fn write_marks(&mut self, group: &mut Group, born: Vec<u64>) -> Result<(), Failure> {
         for number in &born {
             self.journal.add(&Mark::Born(*number));
         }

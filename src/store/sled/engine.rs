@@ -13,8 +13,8 @@ use futures::stream::BoxStream;
 use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, RecipientState, Timestamp};
 use crate::store::{
     Answer, Archived, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter,
-    Head, Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement,
-    Snapshot, Store, StoreError,
+    Head, Health, LeaseAnswer, LeaseRequest, NewMessage, Opened, Position, QueueAction, Report,
+    Settlement, Snapshot, Store, StoreError,
 };
 
 use super::body::{Incoming, Reader, Writer};
@@ -124,9 +124,18 @@ impl Store for SledStore {
     }
 
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
-        self.off(move |shared| {
-            Ok(Box::new(Reader::open(shared, id, offset)?) as Box<dyn BodyReader>)
+        Box::pin(async move {
+            let opened = self.off(move |shared| Reader::open(shared, id, offset)).await?;
+            Ok(Box::new(opened) as Box<dyn BodyReader>)
         })
+    }
+
+    fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
+        let shared = self.shared.clone();
+        Box::pin(blocking::unblock(move || {
+            let open = |id| Ok(Box::new(Reader::open(&shared, id, 0)?) as Box<dyn BodyReader>);
+            ids.into_iter().map(open).collect()
+        }))
     }
 
     fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()> {

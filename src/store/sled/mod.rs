@@ -91,6 +91,14 @@ impl Default for Options {
     }
 }
 
+/// The layout of the store in this folder, and the one that this program writes; `None` if there is no store yet.
+///
+/// # Errors
+/// The folder cannot be read, or names no layout.
+pub fn layout(folder: &Path) -> Result<(Option<u32>, u32), StoreError> {
+    Ok((state::layout(&RealDisk, folder)?, state::LAYOUT))
+}
+
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")
