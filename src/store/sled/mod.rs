@@ -94,9 +94,17 @@ impl Default for Options {
 /// The layout of the store in this folder, and the one that this program writes; `None` if there is no store yet.
 ///
 /// # Errors
-/// The folder cannot be read, or names no layout.
+/// The folder cannot be read, or names no layout; [`StoreError::Unready`] if it is half loaded.
 pub fn layout(folder: &Path) -> Result<(Option<u32>, u32), StoreError> {
-    Ok((state::layout(&RealDisk, folder)?, state::LAYOUT))
+    use state::Layout;
+    let found = match state::layout(&RealDisk, folder)? {
+        Layout::New => None,
+        Layout::Whole(found) | Layout::Coming { to: found, .. } => Some(found),
+        Layout::HalfLoaded => {
+            return Err(StoreError::Unready(format!("{} is half loaded", folder.display())));
+        }
+    };
+    Ok((found, state::LAYOUT))
 }
 
 impl std::fmt::Debug for Options {
