@@ -258,6 +258,12 @@ impl SledStore {
         Ok(Self { shared, ended: Mutex::new(Some(threads)) })
     }
 
+    /// How many messages there are.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        locked(&self.shared.applied).entries
+    }
+
     /// Compacts until nothing is worth it any more; answers how many segments were. Blocks.
     ///
     /// # Errors
