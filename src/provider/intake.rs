@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::office::Office;
 use super::trace::Trace;
 use crate::mail::{Customer, CustomerName, Domain, QueueId, RecipientPolicy, Timestamp};
-use crate::smtp::{CommitRequest, ContentRequest, MailRequest, RecipientRequest, Refusal};
+use crate::smtp::{CommitRequest, ContentRequest, MailRequest, Receipt, RecipientRequest, Refusal};
 use crate::store::{BodyWriter, NewMessage, StoreError};
 
 /// One mail transaction after the other, on one session.
@@ -145,7 +145,7 @@ impl Intake {
         &mut self,
         office: &Office,
         request: CommitRequest,
-    ) -> Result<QueueId, Refusal> {
+    ) -> Result<Receipt, Refusal> {
         let body = self.body.take().ok_or(Refusal::StoreTrouble)?;
         if let Some(refusal) = body.trouble {
             return Err(refusal);
@@ -164,10 +164,11 @@ impl Intake {
             expires.push(owner.expires);
         }
         facts.size += body.trace_bytes;
+        let receipt = Receipt { id: body.id, size: facts.size };
         let arrived = office.world.now();
         let message = NewMessage { id: body.id, envelope, owners, facts, arrived, expires };
         let durable = office.store.commit(message, body.writer).await;
-        durable.map(|()| body.id).map_err(|error| {
+        durable.map(|()| receipt).map_err(|error| {
             complain("commit", &error);
             refusal_of(&error)
         })

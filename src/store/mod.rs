@@ -6,6 +6,7 @@
 //!
 //! Every call may be awaited on any executor: the engines do their blocking work on threads of their own.
 
+mod archive;
 pub mod dump;
 mod error;
 mod hints;
@@ -26,6 +27,7 @@ use crate::mail::{
     RecipientState, ReplyText, Timestamp,
 };
 
+pub use archive::{Archived, Malformed, Snapshot};
 pub use error::{DirectoryError, StoreError};
 pub use memory::Memory;
 pub use report::Report;
@@ -359,6 +361,22 @@ pub trait Store: Send + Sync {
     /// A turn of background work: compaction, removal of empty segments.
     fn maintain(&self) -> Answer<'_, ()>;
 
+    /// Everything as it stands at one moment during the call. Work goes on meanwhile.
+    fn snapshot(&self) -> Answer<'_, Box<dyn Snapshot>> {
+        Box::pin(std::future::ready(archive::unable()))
+    }
+
+    /// Makes a message exist as it stood elsewhere, with the states of its recipients; once it is durable. An id
+    /// that is here already changes nothing.
+    fn enter(&self, _message: Archived, _body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(archive::unable()))
+    }
+
+    /// Compacts until nothing is worth it any more; answers how many files were, and tells `tell` of each.
+    fn compact<'a>(&'a self, _tell: &'a mut (dyn FnMut(u64) + Send)) -> Answer<'a, u64> {
+        Box::pin(async { self.maintain().await.map(|()| 0) })
+    }
+
     /// Ends in order; the engine may be opened again afterwards. Calls that come later fail.
     fn close(&self) -> Answer<'_, ()>;
 }
@@ -400,4 +418,9 @@ pub trait Directory: Send + Sync {
 
     /// A random key of this store, made once and kept: the seed of salts for unknown users.
     fn server_key(&self) -> Answer<'_, [u8; 32]>;
+
+    /// Gives a new store the key of another one; a key that is here already stays.
+    fn take_server_key(&self, _key: [u8; 32]) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        Box::pin(async { Ok(archive::unable()?) })
+    }
 }

@@ -200,6 +200,9 @@ pub struct Message {
     pub message_id: Option<String>,
     /// How often a line broke while it was on its way.
     pub line_breaks: u32,
+    /// So often that it goes last in its queue.
+    #[serde(default)]
+    pub goes_last: bool,
 }
 
 /// One recipient.
@@ -281,6 +284,7 @@ impl Message {
             age_seconds: now.since(head.arrived).0,
             message_id: head.facts.message_id.as_deref().map(str::to_owned),
             line_breaks: head.line_breaks,
+            goes_last: head.position.rank > 0,
         })
     }
 }

@@ -54,19 +54,21 @@ fn list(filter: Select, desk: &mut Backend, out: &mut Out) -> Result<(), Refused
 
 fn row(cells: [&str; 8]) -> String {
     let [id, domain, size, age, tries, state, from, to] = cells;
-    format!("{id:<26}  {domain:<24}  {size:>9}  {age:>7}  {tries:>5}  {state:<8}  {from}  {to}")
+    format!("{id:<26}  {domain:<24}  {size:>9}  {age:>7}  {tries:>5}  {state:<13}  {from}  {to}")
 }
 
 fn message_row(message: &Message) -> String {
     let paths: Vec<String> =
         message.forward_paths.iter().map(|p| format!("<{}>", p.address)).collect();
+    let last = if message.goes_last { ",last" } else { "" };
+    let standing = format!("{}{last}", message.state.word());
     row([
         &message.id.to_string(),
         message.domain.as_str(),
         &units::about_size(message.size),
         &units::about_time(message.age_seconds),
         &message.attempts.to_string(),
-        message.state.word(),
+        &standing,
         &format!("<{}>", message.reverse_path),
         &paths.join(","),
     ])
@@ -109,8 +111,9 @@ fn show_envelope(message: &Message, out: &mut Out) -> Result<(), Refused> {
         out.line(&format!("message-id {message_id}"))?;
     }
     if message.line_breaks > 0 {
+        let last = if message.goes_last { "; it goes last in its queue" } else { "" };
         out.line(&format!(
-            "the line broke {} time(s) while it was on its way",
+            "the line broke {} time(s) while it was on its way{last}",
             message.line_breaks
         ))?;
     }
