@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use app_support::*;
 use futures::executor::block_on;
 use restante::mail::*;
-use restante::store::{Filter, Options, QueueAction, SledStore, Store};
+use restante::store::{Filter, Options, QueueAction, SledStore};
 
 /// A configuration whose provider does not run.
 struct Stopped {
