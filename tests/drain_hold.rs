@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use drain_support::pipe::{Traits, pair};
 use drain_support::server::{Reply, Server};
-use drain_support::{Clock, Place, at_once, put};
+use drain_support::{Clock, Place, at_once, customer_name, put};
 use restante::mail::*;
 use restante::provider::{Window, World};
 
@@ -184,6 +184,23 @@ fn a_client_that_loses_the_rest_of_a_record_is_learnt_and_then_served() {
     let (last, delivered, spent) = fetchmail_over_tls(&mut place);
     assert_eq!((last.ended.as_str(), delivered, spent), ("quit", 3, 0), "{:?}", last.detail);
     assert!(place.queued().is_empty());
+}
+
+#[test]
+fn what_was_learnt_is_there_after_a_restart() {
+    let mut place = Place::default();
+    place.put_many(3);
+    let (last, ..) = fetchmail_over_tls(&mut place);
+    assert_eq!(last.ended, "timeout");
+    let office = place.restarted();
+    assert_eq!(office.servers.learnt_profile(&customer_name()), ClientProfile::FetchmailTls);
+    // The next drain of the new process speaks line by line at once, and tells it what the server offers.
+    place.office = office;
+    let (last, delivered, spent) = fetchmail_over_tls(&mut place);
+    assert_eq!((last.ended.as_str(), delivered, spent), ("quit", 3, 0), "{:?}", last.detail);
+    let known = place.restarted().servers.of(&customer_name()).expect("known");
+    assert_eq!(known.name.as_deref(), Some("customer.example"));
+    assert!(known.offers.expect("offers").pipelining);
 }
 
 #[test]

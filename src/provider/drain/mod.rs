@@ -77,6 +77,8 @@ pub struct Drain {
     books: Books,
     clockwork: Clockwork,
     renewing: Option<BoxFuture<'static, Result<(), StoreError>>>,
+    /// What was learnt about the customer's side, on its way to being kept.
+    learning: Option<BoxFuture<'static, ()>>,
     hints: BoxStream<'static, Changed>,
     /// Mail came since the queues were last looked through from their beginning.
     is_hinted: bool,
@@ -109,7 +111,7 @@ impl Drain {
         let mut rules =
             customer.as_deref().map(|customer| policy.drain_rules(customer)).unwrap_or_default();
         if rules.profile == ClientProfile::Auto {
-            rules.profile = office.board.learnt_profile(lease.customer());
+            rules.profile = office.servers.learnt_profile(lease.customer());
         }
         let is_line_by_line = rules.profile == ClientProfile::FetchmailTls;
         let hostname = policy.hostname.clone();
@@ -143,6 +145,7 @@ impl Drain {
             feeding: None,
             books,
             renewing: None,
+            learning: None,
             hints,
             is_hinted: false,
             is_ready: false,
@@ -202,7 +205,11 @@ impl Drain {
         };
         lines::drained(&drain);
         self.office.board.drained(drain.clone());
+        let learning = self.learning.take();
         self.release().await;
+        if let Some(learning) = learning {
+            learning.await;
+        }
         drain
     }
 
@@ -227,7 +234,9 @@ impl Drain {
                 Action::Ready => {
                     self.is_ready = true;
                     let (name, offers) = (self.sender.peer_name(), self.sender.offers());
-                    self.office.servers.met(self.lease.customer(), name, offers);
+                    if self.office.servers.met(self.lease.customer(), name, offers) {
+                        self.keep_lesson();
+                    }
                 }
                 Action::Fate { tag, recipient, fate } => self.books.fate(tag, recipient, fate),
                 Action::Finished(tag) => {
@@ -319,6 +328,11 @@ impl Drain {
             self.is_hinted = true;
             moved = true;
         }
+        if let Some(learning) = self.learning.as_mut()
+            && learning.poll_unpin(context).is_ready()
+        {
+            self.learning = None;
+        }
         if let Some(renewing) = self.renewing.as_mut()
             && let Poll::Ready(answer) = renewing.poll_unpin(context)
         {
@@ -350,6 +364,19 @@ impl Drain {
         } else {
             self.abandon(kind, detail);
         }
+    }
+
+    /// What was learnt just now is to outlive a restart; nobody waits for it before the end.
+    fn keep_lesson(&mut self) {
+        let (office, customer) = (self.office.clone(), self.lease.customer().clone());
+        let before = self.learning.take();
+        let work = async move {
+            if let Some(before) = before {
+                before.await;
+            }
+            office.keep_lesson(&customer).await;
+        };
+        self.learning = Some(work.boxed());
     }
 
     fn renew(&mut self) {

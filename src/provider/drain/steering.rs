@@ -64,7 +64,7 @@ impl Drain {
 
     /// It cannot be handed to this server: for ever (too big), or until the server is mended.
     fn decide_unfit(&mut self, parcel: Parcel, unfit: Unfit, obstacle: Option<Obstacle>) {
-        let age = self.office.world.now().since(parcel.arrived).0;
+        let age = self.office.trusted_now().since(parcel.arrived).0;
         let can_wait = age < GRACE;
         let (code, mut reason) = unfit.reason();
         if let Some(obstacle) = obstacle {
@@ -246,7 +246,10 @@ impl Drain {
     }
 
     fn learn_from_stall(&mut self) {
-        self.office.board.learn_profile(self.lease.customer(), ClientProfile::FetchmailTls);
+        let profile = ClientProfile::FetchmailTls;
+        if self.office.servers.learn_profile(self.lease.customer(), profile) {
+            self.keep_lesson();
+        }
         let detail = format!(
             "the customer's client answered the first command of a group and then nothing; the next drain \
              sends it line by line; {}",

@@ -12,6 +12,7 @@ use std::time::Instant;
 use futures::channel::oneshot;
 
 use crate::mail::{CustomerName, Domain, QueueId, RecipientState};
+use crate::store::kept::Kept;
 use crate::store::{DirectoryError, Filter, NewMessage, QueueAction, Settlement, StoreError};
 
 use super::Durability;
@@ -38,6 +39,8 @@ pub(crate) type Waiter<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(crate) enum Op {
     /// Keep a message.
     Commit { message: Box<NewMessage>, size: u64, body: Incoming, waiter: Waiter<()> },
+    /// Keep a message as it stood elsewhere.
+    Enter { kept: Box<Kept>, body: Incoming, waiter: Waiter<()> },
     /// Forget the unfinished record in a lane.
     Abort(Lane),
     /// Record verdicts; `valid` says whether the lease still held when the call was made.
@@ -95,6 +98,13 @@ impl Failure {
     }
 }
 
+/// What a group does to the sums over the index.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    entries: u64,
+    digest: u64,
+}
+
 /// The committer's own parts.
 pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
@@ -117,7 +127,7 @@ impl Committer {
             while let Some(op) = next {
                 match op {
                     Op::Stop(waiter) => stop = Some(waiter),
-                    Op::Commit { ref body, .. } => {
+                    Op::Commit { ref body, .. } | Op::Enter { ref body, .. } => {
                         octets += body.rest.len();
                         waiting.push(op);
                     }
@@ -157,8 +167,15 @@ impl Committer {
         let first = group.spool_first || !born.is_empty();
         let outcome = if first { self.sync(&mut group) } else { Ok(()) };
         let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
-        let outcome = outcome.and_then(|()| self.sync(&mut group));
-        let outcome = outcome.and_then(|()| self.apply(&mut group));
+        let outcome = outcome.and_then(|()| {
+            if group.only_settles() {
+                return self.sync_beside_index(&mut group);
+            }
+            self.sync(&mut group)?;
+            let sums = self.change_index(&mut group)?;
+            self.account(&mut group, sums);
+            Ok(())
+        });
         if let Err(Failure::Broken(why)) = &outcome {
             self.shared.set_broken(why);
         }
@@ -202,7 +219,7 @@ impl Committer {
         Ok(())
     }
 
-    fn sync(&mut self, group: &mut Group) -> Result<(), Failure> {
+    fn sync(&self, group: &mut Group) -> Result<(), Failure> {
         if self.shared.options.durability == Durability::Relaxed {
             return Ok(());
         }
@@ -230,9 +247,27 @@ impl Committer {
         Ok(())
     }
 
-    fn apply(&mut self, group: &mut Group) -> Result<(), Failure> {
+    /// The index changes while the disk is busy. Only for verdicts: what became of mail is true whether or not it
+    /// is durable yet, so somebody who looks meanwhile sees nothing wrong, and the journal, which decides after a
+    /// power cut, was written before. Nobody is answered, counted or tidied up after before the sync has ended.
+    fn sync_beside_index(&mut self, group: &mut Group) -> Result<(), Failure> {
+        let mut writes = Group::default();
+        writes.files = std::mem::take(&mut group.files);
+        let (synced, sums) = scope(|scope| {
+            let this = &*self;
+            let syncing = scope.spawn(move || this.sync(&mut writes));
+            let sums = this.change_index(group);
+            let panicked = |_| Err(Failure::Broken("a sync panicked".into()));
+            (syncing.join().unwrap_or_else(panicked), sums)
+        });
+        synced?;
+        self.account(group, sums?);
+        Ok(())
+    }
+
+    fn change_index(&self, group: &mut Group) -> Result<Sums, Failure> {
         let mut changes = Changes::default();
-        let (mut digest, mut entries) = (0u64, 0u64);
+        let mut sums = Sums::default();
         for slot in group.slots.values() {
             let before = slot.before.as_ref().map(|(entry, _)| entry);
             let now = (!slot.now.kept.recipients.is_empty()).then_some(&slot.now);
@@ -241,8 +276,9 @@ impl Committer {
             }
             let sum = changes.replace(before, now);
             let old = slot.before.as_ref().map_or(0, |(_, digest)| *digest);
-            digest = digest.wrapping_add(sum).wrapping_sub(old);
-            entries = entries
+            sums.digest = sums.digest.wrapping_add(sum).wrapping_sub(old);
+            sums.entries = sums
+                .entries
                 .wrapping_add(u64::from(now.is_some()))
                 .wrapping_sub(u64::from(before.is_some()));
         }
@@ -257,19 +293,22 @@ impl Committer {
             let applied = guard.as_ref().map(|index| index.apply(changes.into_batch()));
             applied.unwrap_or(Ok(())).map_err(|e| Failure::Broken(e.to_string()))?;
         }
-        self.account(group);
+        Ok(sums)
+    }
+
+    /// Brings the counts in memory up to date.
+    fn account(&mut self, group: &mut Group, sums: Sums) {
+        self.tell_counts(group);
         let open = self.shared.spool.open_ends();
         let mut applied = locked(&self.shared.applied);
         applied.journal = self.journal.position();
         applied.last_segment = self.shared.spool.last_number();
         applied.open = open;
-        applied.entries = applied.entries.wrapping_add(entries);
-        applied.digest = applied.digest.wrapping_add(digest);
-        Ok(())
+        applied.entries = applied.entries.wrapping_add(sums.entries);
+        applied.digest = applied.digest.wrapping_add(sums.digest);
     }
 
-    /// Brings the counts in memory up to date.
-    fn account(&mut self, group: &mut Group) {
+    fn tell_counts(&mut self, group: &mut Group) {
         let spool = &self.shared.spool;
         let mut tally = writing(&self.shared.tally);
         for slot in group.slots.values() {
@@ -282,9 +321,6 @@ impl Committer {
             }
             if !now.kept.recipients.is_empty() {
                 spool.enter(now.at);
-            }
-            if now.kept.recipients.is_empty() || now.kept.damaged {
-                self.shared.ahead.take(now.kept.id);
             }
         }
         drop(tally);

@@ -11,9 +11,9 @@ use futures::stream::BoxStream;
 
 use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, RecipientState, Timestamp};
 use crate::store::{
-    Answer, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter, Head,
-    Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement,
-    Store, StoreError,
+    Answer, Archived, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter,
+    Head, Health, LeaseAnswer, LeaseRequest, NewMessage, Opened, Position, QueueAction, Report,
+    Settlement, Snapshot, Store, StoreError,
 };
 
 use super::body::{Incoming, Reader, Writer};
@@ -22,6 +22,7 @@ use super::directory::Change;
 use super::keeper;
 use super::lookup;
 use super::shared::{Shared, closed, locked, reading};
+use super::snapshot::SledSnapshot;
 use super::sync::{Ordering, off};
 use super::{Durability, SledStore};
 
@@ -135,13 +136,18 @@ impl Store for SledStore {
 
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
         Box::pin(async move {
-            self.shared.check()?;
-            if let Some(body) = self.shared.ahead.take(id).filter(|_| offset == 0) {
-                return Ok(Box::new(Reader::of_whole(id, body)) as Box<dyn BodyReader>);
-            }
             let opened = self.off(move |shared| Reader::open(shared, id, offset)).await?;
             Ok(Box::new(opened) as Box<dyn BodyReader>)
         })
+    }
+
+    fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
+        let shared = self.shared.clone();
+        Box::pin(off(move || {
+            let open = |id: QueueId| Reader::open(&shared, id, 0);
+            let boxed = |reader| Box::new(reader) as Box<dyn BodyReader>;
+            ids.into_iter().map(|id| open(id).map(boxed)).collect()
+        }))
     }
 
     fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()> {
@@ -242,6 +248,35 @@ impl Store for SledStore {
         })
     }
 
+    fn snapshot(&self) -> Answer<'_, Box<dyn Snapshot>> {
+        self.off(|shared| {
+            shared.check()?;
+            Ok(Box::new(SledSnapshot::take(shared)?) as Box<dyn Snapshot>)
+        })
+    }
+
+    fn enter(&self, message: Archived, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let (size, body) = self.taken(message.id(), body)?;
+            let kept = Box::new(message.entering(size));
+            self.ask(|waiter| Op::Enter { kept, body, waiter }).await
+        })
+    }
+
+    fn compact<'a>(&'a self, tell: &'a mut (dyn FnMut(u64) + Send)) -> Answer<'a, u64> {
+        Box::pin(async move {
+            let mut done = 0;
+            loop {
+                let one = self.off(|shared| keeper::maintain(shared, 1, &mut |_| {})).await?;
+                if one == 0 {
+                    return Ok(done);
+                }
+                done += one;
+                tell(done);
+            }
+        })
+    }
+
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             let Some(threads) = locked(&self.ended).take() else { return Ok(()) };
@@ -286,7 +321,21 @@ impl Directory for SledStore {
     }
 
     fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>> {
-        Box::pin(self.direct(Change::Remove(name.clone())))
+        Box::pin(async move {
+            self.direct(Change::Remove(name.clone())).await?;
+            self.learn(name, None).await.map_err(DirectoryError::from)
+        })
+    }
+
+    fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()> {
+        let name = name.clone();
+        self.off(move |shared| {
+            shared.ask(|index| super::directory::learn(index, &name, lesson.as_deref()))
+        })
+    }
+
+    fn learnt(&self) -> Answer<'_, Vec<(CustomerName, String)>> {
+        self.off(|shared| shared.ask(super::directory::learnt))
     }
 
     fn server_key(&self) -> Answer<'_, [u8; 32]> {
@@ -306,5 +355,9 @@ impl Directory for SledStore {
             // Somebody else may have been first.
             locked(&self.shared.server_key).ok_or_else(closed)
         })
+    }
+
+    fn take_server_key(&self, key: [u8; 32]) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        Box::pin(self.direct(Change::Key(key)))
     }
 }

@@ -17,10 +17,10 @@ use crate::store::tally::Tally;
 use crate::store::{Count, StoreError};
 
 use super::Options;
-use super::ahead::Ahead;
 use super::committer::Op;
 use super::disk::Disk;
 use super::index::Index;
+use super::snapshot::Snapshots;
 use super::spool::Spool;
 use super::sync::{
     AtomicU64, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Sender,
@@ -53,8 +53,7 @@ pub(crate) struct Shared {
     pub(crate) roster: RwLock<Roster>,
     pub(crate) server_key: Mutex<Option<[u8; 32]>>,
     pub(crate) hints: Hints,
-    /// Bodies read before they are asked for.
-    pub(crate) ahead: Ahead,
+    pub(crate) snapshots: Snapshots,
     pub(crate) broken: Mutex<Option<String>>,
     pub(crate) damage: Mutex<Vec<String>>,
     pub(crate) applied: Mutex<Applied>,
