@@ -108,8 +108,10 @@ impl Drain {
     pub async fn begin(office: Arc<Office>, lease: Lease, way: Way, is_under_tls: bool) -> Self {
         let policy = office.policy();
         let customer = office.directory.customer(lease.customer()).await.ok().flatten();
-        let mut rules =
-            customer.as_deref().map(|customer| policy.drain_rules(customer)).unwrap_or_default();
+        let mut rules = match customer.as_deref() {
+            Some(customer) => policy.drain_rules(customer),
+            None => policy.relay_rules(),
+        };
         if rules.profile == ClientProfile::Auto {
             rules.profile = office.servers.learnt_profile(lease.customer());
         }
@@ -133,7 +135,7 @@ impl Drain {
         let now = office.world.monotonic();
         Self {
             feed: Feed::new(office.store.clone(), lease.clone()),
-            clockwork: Clockwork::new(office.world.clone(), now, rules.hold_open),
+            clockwork: Clockwork::new(office.world.clone(), now, &rules),
             started: office.world.now(),
             sender: Sender::new(style),
             office,
