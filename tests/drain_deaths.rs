@@ -219,6 +219,8 @@ fn dies_in_call(place: &mut Place, calls: u64, window: u64, server: Server) -> b
         trouble: AtomicU64::new(0),
         dies_in: AtomicU64::new(calls),
         is_dead: is_dead.clone(),
+        counts: AtomicU64::new(0),
+        looks: AtomicU64::new(0),
         newest: Mutex::default(),
     });
     let mut policy = Policy::new(domain("mx.provider.example"));
@@ -293,6 +295,8 @@ fn row_26_killed_anywhere_a_failure_and_its_report_are_one() {
             trouble: AtomicU64::new(0),
             dies_in: AtomicU64::new(calls),
             is_dead: is_dead.clone(),
+            counts: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
             newest: Mutex::default(),
         });
         let policy = Policy::clone(&place.office.policy());

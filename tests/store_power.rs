@@ -19,15 +19,18 @@ use store_support::recorder::{History, Recorded, mount, serve};
 use store_support::work::*;
 use store_support::*;
 
-/// A file system, and the smallest device that it likes.
+/// A file system, the smallest device that it likes, and how a copy of it is mounted beside the original.
 struct System {
     make: &'static [&'static str],
     octets: u64,
+    copy: &'static str,
 }
 
-const EXT4: System = System { make: &["mkfs.ext4", "-q", "-b", "4096"], octets: 48 << 20 };
-const XFS: System = System { make: &["mkfs.xfs", "-q", "-f"], octets: 320 << 20 };
-const BTRFS: System = System { make: &["mkfs.btrfs", "-q", "-f"], octets: 128 << 20 };
+const EXT4: System =
+    System { make: &["mkfs.ext4", "-q", "-b", "4096"], octets: 48 << 20, copy: "loop" };
+const XFS: System =
+    System { make: &["mkfs.xfs", "-q", "-f"], octets: 320 << 20, copy: "loop,nouuid" };
+const BTRFS: System = System { make: &["mkfs.btrfs", "-q", "-f"], octets: 128 << 20, copy: "loop" };
 
 fn long() -> bool {
     std::env::var_os("RESTANTE_LONG").is_some()
@@ -53,7 +56,7 @@ fn the_recorder() {
 }
 
 /// A recorded device with a file system, or a word about why there is none here.
-fn recorded(system: &System) -> Option<Recorded> {
+fn recorded(system: &'static System) -> Option<Recorded> {
     let folder = folder();
     let mut server = Command::new(std::env::current_exe().expect("this test"));
     server.args(["--exact", "the_recorder", "--nocapture"]);
@@ -69,13 +72,14 @@ fn recorded(system: &System) -> Option<Recorded> {
 
 /// A store's life on a recorded device.
 struct Life {
+    system: &'static System,
     /// Still mounted, so that no replay gets the same device number and is taken for the same run of the machine.
     device: Recorded,
     history: History,
     book: Book,
 }
 
-fn live(system: &System, seed: u64, rounds: u64, durability: Durability) -> Option<Life> {
+fn live(system: &'static System, seed: u64, rounds: u64, durability: Durability) -> Option<Life> {
     let device = recorded(system)?;
     let log = std::fs::File::open(device.log()).expect("a log");
     let book = Book::beside(move || log.metadata().expect("a length").len());
@@ -87,7 +91,7 @@ fn live(system: &System, seed: u64, rounds: u64, durability: Durability) -> Opti
         work(&store, &book, &mut dice, rounds, last);
         block_on(store.close()).expect("closed");
     }
-    Some(Life { history: device.history(), device, book })
+    Some(Life { system, history: device.history(), device, book })
 }
 
 /// Brings the device back as of `count` events and looks at the store on it.
@@ -95,7 +99,7 @@ fn look(life: &Life, count: usize, dice: &mut Dice, place: &Path) -> u64 {
     let image = place.join("image");
     let (at, missing) = life.history.cut(count, dice, &image);
     let when = format!("cut behind event {count} of {}", life.history.len());
-    let mounted = mount(&image, &place.join("mounted"));
+    let mounted = mount(&image, &place.join("mounted"), life.system.copy);
     let mounted = mounted.unwrap_or_else(|e| panic!("{when}: the file system: {e}"));
     let number = |path: &Path| std::fs::metadata(path).expect("a folder").dev();
     assert_ne!(number(&mounted.0), number(&life.device.path()), "it must pass for another machine");
@@ -111,7 +115,7 @@ fn look(life: &Life, count: usize, dice: &mut Dice, place: &Path) -> u64 {
 }
 
 /// Looks at `wanted` states of one life; false if there can be none here.
-fn cut(system: &System, seed: u64, rounds: u64, wanted: usize) -> bool {
+fn cut(system: &'static System, seed: u64, rounds: u64, wanted: usize) -> bool {
     let Some(life) = live(system, seed, rounds, Durability::Fsync) else { return false };
     let place = folder();
     let mut dice = Dice(seed);
@@ -164,7 +168,7 @@ fn the_recorder_sees_what_a_store_without_syncs_loses() {
         let count = life.history.moment(&mut dice);
         let image = place.path().join("image");
         let (at, _) = life.history.cut(count, &mut dice, &image);
-        let mounted = mount(&image, &place.path().join("mounted")).expect("a file system");
+        let mounted = mount(&image, &place.path().join("mounted"), "loop").expect("a file system");
         let store = SledStore::open(&mounted.0.join("store"), options(Durability::Relaxed));
         let Ok(store) = store else { return };
         let heads = block_on(store.query(Filter::default(), None, usize::MAX)).expect("a listing");

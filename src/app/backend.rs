@@ -18,7 +18,7 @@ use crate::net::clock::RealWorld;
 use crate::net::dns::Resolver;
 use crate::net::stop::Stop;
 use crate::provider::board::LastDrain;
-use crate::provider::{Office, rounds};
+use crate::provider::{Office, outing};
 use crate::store::{Directory, SledStore, Store, StoreError, sled};
 
 /// How long a provider may be between opening its store and its socket, or between closing the one and the other.
@@ -80,7 +80,7 @@ impl Backend {
         let Self::Direct(office) = self else { return Ok(None) };
         let (_giver, stop) = Stop::new();
         let phone = Phone::new(office.clone(), Resolver::of_the_system(), Reach::default(), stop);
-        block_on(rounds::once(office, &phone)).map_err(|why| Refused::new(why, "try again later"))
+        block_on(outing::once(office, &phone)).map_err(|why| Refused::new(why, "try again later"))
     }
 
     /// Ends in order.

@@ -63,6 +63,22 @@ pub enum Command {
         #[arg(long)]
         show: bool,
     },
+    /// Examine a deployment: ports, certificate, DNS, disk, clock, store, and the way out for reports
+    ///
+    /// One line for each thing: ok, warning or fault, with what to do about it. It works beside a running provider and
+    /// without one, and changes nothing. With --as it also plays the customer against the running server, up to the
+    /// login; it never asks for mail. Exit status 0 without faults, 1 with any.
+    Doctor {
+        /// Play this customer against the running server
+        #[arg(long = "as", value_name = "CUSTOMER")]
+        customer: Option<CustomerName>,
+        /// With --as: read its password from the first line of standard input, and log in
+        #[arg(long, requires = "customer")]
+        password_stdin: bool,
+        /// Ask this name server instead of the system's; may repeat
+        #[arg(long = "name-server", value_name = "ADDRESS:PORT")]
+        name_servers: Vec<std::net::SocketAddr>,
+    },
     /// Customers: who collects mail here
     #[command(subcommand)]
     Customer(CustomerCommand),

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod logging;
 pub mod output;
 pub mod pages;

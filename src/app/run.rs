@@ -21,7 +21,6 @@ use super::backend::open_store;
 use super::config::{self, Config, Route};
 use super::control::server::Attendant;
 use super::{logging, pages};
-use crate::mail::Secret;
 use crate::net::call::{Phone, Reach};
 use crate::net::clock::RealWorld;
 use crate::net::control::Control;
@@ -107,7 +106,7 @@ async fn run(config: &Config, office: &Arc<Office>, mut adopted: Adopted) -> Res
     task::spawn(upkeep(office.clone(), tls.clone(), stop.clone()));
     task::spawn(reports(office.clone(), stop.clone()));
     task::spawn(expiries(office.clone(), stop.clone()));
-    call_out(config, office, &stop)?;
+    call_out(config, office, &stop);
     for Listener { name, address } in office.board.listeners() {
         let address = address.to_string();
         log::info!(target: TARGET, listener = name, address = address; "listening");
@@ -190,6 +189,9 @@ fn reload(config: &Config, office: &Office, tls: Option<&ServerTls>) {
     let loaded = config::load(&config.file);
     if let Some(fresh) = loaded.config {
         office.set_policy(fresh.policy());
+        // Reports may have another way out now, or one at last.
+        office.outgoing.ring_everything();
+        warn_of_no_way_out(&fresh);
         logging::set_level(fresh.log_level);
         log::info!(target: TARGET, "reloaded");
     } else {
@@ -228,37 +230,28 @@ async fn upkeep(office: Arc<Office>, tls: Option<Arc<ServerTls>>, stop: Stop) {
     }
 }
 
-/// The ETRN path and the way out.
-fn call_out(config: &Config, office: &Arc<Office>, stop: &Stop) -> Result<(), Refused> {
-    let login = match &config.relay.login {
-        None => None,
-        Some((name, file)) => {
-            let text = std::fs::read_to_string(file).map_err(|error| {
-                let what = format!("relay.password_file {}: {error}", file.display());
-                Refused::new(what, "write the password to this file, mode 0600")
-            })?;
-            let password = text.lines().next().unwrap_or_default();
-            Some((name.clone(), Secret::from(password)))
-        }
-    };
+fn warn_of_no_way_out(config: &Config) {
     if config.relay.route == Route::None {
         let detail = "relay.route is \"none\": reports to foreign addresses wait until they expire";
         log::warn!(target: TARGET, detail = detail; "no-way-out");
     }
+}
+
+/// The ETRN path and the way out.
+fn call_out(config: &Config, office: &Arc<Office>, stop: &Stop) {
+    warn_of_no_way_out(config);
     let resolver = Resolver::of_the_system();
     let phone: Arc<dyn Caller> =
         Arc::new(Phone::new(office.clone(), resolver, Reach::default(), stop.clone()));
-    for rounds in [
-        Rounds::etrn(office.clone(), phone.clone()),
-        Rounds::relay(office.clone(), phone.clone(), login),
-    ] {
+    for rounds in
+        [Rounds::etrn(office.clone(), phone.clone()), Rounds::relay(office.clone(), phone.clone())]
+    {
         let stop = stop.clone();
         // Drains under way hear the order themselves and come to their next safe point.
         task::spawn(async move {
             select(Box::pin(rounds.run()), Box::pin(farewell(stop))).await;
         });
     }
-    Ok(())
 }
 
 /// Is ready when the order to stop was given and running calls have had their time.

@@ -17,8 +17,8 @@ const REMEMBERED_MAX: usize = 10_000;
 pub enum Call<T> {
     /// These.
     Some(Vec<T>),
-    /// Too many to remember.
-    Everything,
+    /// Too many to remember, or rung for as a whole; these are the ones remembered.
+    Everything(Vec<T>),
 }
 
 /// See the module's head.
@@ -58,19 +58,25 @@ impl<T: Ord> Bell<T> {
         self.waker.wake();
     }
 
+    /// Rings for everything there is: the listener is to look around.
+    pub fn ring_everything(&self) {
+        self.locked().is_over = true;
+        self.waker.wake();
+    }
+
     /// What was rung for since the last call; waits for the first. Only one task may listen.
     pub async fn heard(&self) -> Call<T> {
         futures::future::poll_fn(|context| {
             self.waker.register(context.waker());
             let mut rung = self.locked();
-            if rung.things.is_empty() {
+            if rung.things.is_empty() && !rung.is_over {
                 return Poll::Pending;
             }
-            let things = std::mem::take(&mut rung.things);
+            let things = std::mem::take(&mut rung.things).into_iter().collect();
             if std::mem::take(&mut rung.is_over) {
-                return Poll::Ready(Call::Everything);
+                return Poll::Ready(Call::Everything(things));
             }
-            Poll::Ready(Call::Some(things.into_iter().collect()))
+            Poll::Ready(Call::Some(things))
         })
         .await
     }
@@ -92,7 +98,11 @@ mod tests {
         assert_eq!(bell.heard().now_or_never(), Some(Call::Some(vec![1, 2])));
         assert!(bell.heard().now_or_never().is_none());
         (0..=REMEMBERED_MAX).for_each(|thing| bell.ring(thing));
-        assert_eq!(bell.heard().now_or_never(), Some(Call::Everything));
+        let Some(Call::Everything(remembered)) = bell.heard().now_or_never() else { panic!() };
+        assert_eq!(remembered.len(), REMEMBERED_MAX);
+        bell.ring_everything();
+        assert_eq!(bell.heard().now_or_never(), Some(Call::Everything(vec![])));
+        assert!(bell.heard().now_or_never().is_none());
     }
 
     #[test]

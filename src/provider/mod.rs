@@ -18,6 +18,7 @@ mod intake;
 pub mod ledger;
 pub mod mime;
 pub mod office;
+pub mod outing;
 pub mod policy;
 mod relay;
 pub mod report;

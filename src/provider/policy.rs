@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::call::HostPort;
 use crate::mail::{
-    ClientProfile, Customer, Domain, Durations, EtrnTls, Network, RejectPolicy, Seconds,
+    ClientProfile, Customer, Domain, Durations, EtrnTls, Network, RejectPolicy, Seconds, Secret,
 };
 use crate::smtp::{Door, Terms};
 
@@ -80,7 +80,7 @@ impl Policy {
             noop_after: Seconds(240),
             stall_after: Seconds(90),
             etrn: Some([60, 300, 900, 3600].map(Seconds).to_vec()),
-            relay: Relay { route: RelayRoute::default(), tls: EtrnTls::Required },
+            relay: Relay::default(),
             window: Window::default(),
             sessions_max: 10_000,
             sessions_per_address: 20,
@@ -160,12 +160,14 @@ pub struct Relay {
     pub route: RelayRoute,
     /// TLS towards a smart host.
     pub tls: EtrnTls,
+    /// Name and password at a smart host; used under TLS only.
+    pub login: Option<(String, Secret)>,
 }
 
 impl Default for Relay {
     /// Mail exchangers; a smart host only under TLS.
     fn default() -> Self {
-        Self { route: RelayRoute::default(), tls: EtrnTls::Required }
+        Self { route: RelayRoute::default(), tls: EtrnTls::Required, login: None }
     }
 }
 

@@ -8,10 +8,10 @@
 
 use super::call::{HostPort, Identity, Place};
 use super::drain::Way;
-use super::ledger::TARGET;
 use super::office::Office;
+use super::outing::lease;
 use super::policy::{Policy, RelayRoute};
-use super::rounds::{Flush, lease};
+use super::rounds::Flush;
 use crate::mail::{CustomerName, Domain, EtrnTls, Outcome, ReplyText, Seconds, Secret};
 use crate::store::{Settlement, StoreError, Verdict};
 
@@ -24,18 +24,14 @@ const PAGE: usize = 128;
 type Order = (Option<(Place, EtrnTls, Identity)>, Option<(String, Secret)>);
 
 /// The order for a call for this domain's reports, and the login there.
-pub(super) fn order(
-    policy: &Policy,
-    domain: Option<&Domain>,
-    login: Option<&(String, Secret)>,
-) -> Order {
+pub(super) fn order(policy: &Policy, domain: Option<&Domain>) -> Order {
     let relay = &policy.relay;
     match (&relay.route, domain) {
         (RelayRoute::Host(HostPort { host, port }), _) => {
             let place = Place::Host(HostPort { host: host.clone(), port: *port });
             let identity =
                 if relay.tls == EtrnTls::Verify { Identity::Name } else { Identity::Any };
-            (Some((place, relay.tls, identity)), login.cloned())
+            (Some((place, relay.tls, identity)), relay.login.clone())
         }
         (RelayRoute::Exchangers, Some(domain)) => {
             let place = Place::Exchangers(domain.clone());
@@ -45,26 +41,19 @@ pub(super) fn order(
     }
 }
 
-/// Rings for everything that waits: after a start nobody else remembers it.
-pub(super) async fn look_around(office: &Office) {
-    let mut after = None;
-    loop {
-        let page = match office.store.queues(after, PAGE).await {
-            Ok(page) => page,
-            Err(error) => {
-                let error = error.to_string();
-                log::error!(target: TARGET, what = "relay", error = error; "store-trouble");
-                return;
-            }
-        };
-        let Some((last, ..)) = page.last() else { return };
-        after = Some(last.clone());
-        for (domain, owner, count) in page {
-            if owner.as_str() == CustomerName::RELAY && count.ready > 0 {
-                office.outgoing.ring(Flush { customer: owner, domain, by_hand: false });
-            }
-        }
-    }
+/// A page of the queues of the way out that hold something, after this domain, and the last domain looked at;
+/// `None` at the end.
+pub(super) async fn waiting_after(
+    office: &Office,
+    after: Option<Domain>,
+) -> Result<(Vec<Flush>, Option<Domain>), StoreError> {
+    let page = office.store.queues(after, PAGE).await?;
+    let last = page.last().map(|(domain, ..)| domain.clone());
+    let ours = page
+        .into_iter()
+        .filter(|(_, owner, count)| owner.as_str() == CustomerName::RELAY && count.ready > 0)
+        .map(|(domain, customer, _)| Flush { customer, domain, by_hand: false });
+    Ok((ours.collect(), last))
 }
 
 /// There is no way to these domains: what waits for them has failed.

@@ -16,21 +16,21 @@ use futures::future::{BoxFuture, Either, FutureExt, select};
 use futures::stream::FuturesUnordered;
 
 use super::bell::Call as Ring;
-use super::board::LastDrain;
-use super::call::{Call, CallError, Caller};
-use super::drain::Way;
+use super::call::Caller;
 use super::ledger::TARGET;
 use super::office::Office;
+use super::outing::{End, Plan, call, waiting};
 use super::policy::RelayRoute;
-use super::turn::{LEASE_LASTS, OVERTHROW_AFTER};
-use super::{etrn, relay};
-use crate::mail::{CustomerName, Domain, Lease, Secret};
-use crate::store::{LeaseAnswer, LeaseRequest, StoreError};
+use super::relay;
+use crate::mail::{CustomerName, Domain};
 
 /// Calls under way at the same time on one path.
 const CALLS_MAX: usize = 64;
-/// A destination whose last call moved no mail is not called again sooner, however often that is asked for.
-pub const PAUSE: Duration = Duration::from_secs(60);
+/// A destination whose last call moved no mail is not called again sooner, however often that is asked for. Short,
+/// since a customer that asks again may have mended its server.
+pub const PAUSE: Duration = Duration::from_secs(10);
+/// When a queue that somebody else drains is looked at again.
+const BUSY: Duration = Duration::from_secs(60);
 
 /// A wish to have a queue delivered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,32 +41,6 @@ pub struct Flush {
     pub domain: Domain,
     /// The operator wants it now, whatever the pauses are.
     pub by_hand: bool,
-}
-
-/// On whose behalf.
-#[derive(Clone)]
-enum Plan {
-    Etrn,
-    /// With the login at a smart host.
-    Relay(Option<(String, Secret)>),
-}
-
-impl Plan {
-    const fn way(&self) -> Way {
-        match self {
-            Self::Etrn => Way::Etrn,
-            Self::Relay(_) => Way::Relay,
-        }
-    }
-}
-
-/// Messages ready in these queues.
-pub(super) async fn waiting(office: &Office, domains: &[Domain]) -> Result<u64, StoreError> {
-    let mut sum = 0u64;
-    for domain in domains {
-        sum = sum.saturating_add(office.store.count(domain).await?.ready);
-    }
-    Ok(sum)
 }
 
 /// What is to be done for one destination.
@@ -83,23 +57,13 @@ struct Round {
     in_vain: Option<Duration>,
 }
 
-/// How a call ended.
-enum End {
-    /// A drain was made.
-    Drained(Box<LastDrain>),
-    /// The host could not be used.
-    Unreachable(String),
-    /// Somebody drains the queue already.
-    Busy,
-    /// There is nothing to do any more.
-    Nothing,
-}
-
 type Ended = (Box<str>, Duration, End);
 
 /// What [`Rounds`] wait for.
 enum Happening {
     Wished(Vec<Flush>),
+    /// Look at everything; these were wished for as well.
+    Everything(Vec<Flush>),
     Ended(Ended),
     Due,
 }
@@ -111,6 +75,10 @@ pub struct Rounds {
     plan: Plan,
     rounds: BTreeMap<Box<str>, Round>,
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// The route of the way out by which the keys were made.
+    route: RelayRoute,
+    /// When what is over was last forgotten.
+    tidied: Duration,
 }
 
 impl Rounds {
@@ -120,31 +88,62 @@ impl Rounds {
         Self::new(office, caller, Plan::Etrn)
     }
 
-    /// The rounds of the way out, with the login at a smart host.
+    /// The rounds of the way out.
     #[must_use]
-    pub fn relay(
-        office: Arc<Office>,
-        caller: Arc<dyn Caller>,
-        login: Option<(String, Secret)>,
-    ) -> Self {
-        Self::new(office, caller, Plan::Relay(login))
+    pub fn relay(office: Arc<Office>, caller: Arc<dyn Caller>) -> Self {
+        Self::new(office, caller, Plan::Relay)
     }
 
     fn new(office: Arc<Office>, caller: Arc<dyn Caller>, plan: Plan) -> Self {
-        Self { office, caller, plan, rounds: BTreeMap::new(), running: FuturesUnordered::new() }
+        let (rounds, running) = (BTreeMap::new(), FuturesUnordered::new());
+        let (route, tidied) = (office.policy().relay.route.clone(), Duration::ZERO);
+        Self { office, caller, plan, rounds, running, route, tidied }
     }
 
     /// Works until dropped. A call under way is dropped with it.
     pub async fn run(mut self) {
-        if matches!(self.plan, Plan::Relay(_)) {
-            relay::look_around(&self.office).await;
-        }
+        self.look_around().await;
         loop {
             let next = self.start();
             match self.happens(next).await {
                 Happening::Wished(flushes) => flushes.into_iter().for_each(|f| self.wish(f)),
-                Happening::Ended(ended) => self.ended(ended).await,
+                Happening::Everything(flushes) => {
+                    // On the ETRN path, who was forgotten asks again.
+                    flushes.into_iter().for_each(|f| self.wish(f));
+                    self.look_around().await;
+                }
+                Happening::Ended(ended) => {
+                    self.ended(ended).await;
+                    while let Some(Some(ended)) = self.running.next().now_or_never() {
+                        self.ended(ended).await;
+                    }
+                }
                 Happening::Due => {}
+            }
+        }
+    }
+
+    /// The way out: wishes for everything that waits, since nobody else remembers it: after a start, with another
+    /// route, and when there was more than can be remembered.
+    async fn look_around(&mut self) {
+        if self.plan == Plan::Etrn {
+            return;
+        }
+        // Pauses of a route that is no more mean nothing.
+        self.rounds.retain(|_, round| round.is_running);
+        let mut after = None;
+        loop {
+            match relay::waiting_after(&self.office, after).await {
+                Ok((_, None)) => return,
+                Ok((flushes, last)) => {
+                    flushes.into_iter().for_each(|flush| self.wish(flush));
+                    after = last;
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    log::error!(target: TARGET, what = "relay", error = error; "store-trouble");
+                    return;
+                }
             }
         }
     }
@@ -164,28 +163,31 @@ impl Rounds {
         };
         let heard = match self.plan {
             Plan::Etrn => self.office.flushes.heard().boxed(),
-            Plan::Relay(_) => self.office.outgoing.heard().boxed(),
+            Plan::Relay => self.office.outgoing.heard().boxed(),
         };
         match select(heard, select(Box::pin(ended), nap)).await {
             Either::Left((Ring::Some(flushes), _)) => Happening::Wished(flushes),
-            // More wishes than can be remembered: who was forgotten asks again.
-            Either::Left((Ring::Everything, _)) | Either::Right((Either::Right(_), _)) => {
-                Happening::Due
-            }
+            Either::Left((Ring::Everything(flushes), _)) => Happening::Everything(flushes),
+            Either::Right((Either::Right(_), _)) => Happening::Due,
             Either::Right((Either::Left((ended, _)), _)) => Happening::Ended(ended),
+        }
+    }
+
+    /// Who would be called for this queue: what is one destination has one connection at a time.
+    fn key(&self, customer: &CustomerName, domain: &Domain) -> Option<Box<str>> {
+        match self.plan {
+            Plan::Etrn => Some(customer.as_str().into()),
+            Plan::Relay => match &self.office.policy().relay.route {
+                RelayRoute::Exchangers => Some(domain.as_str().into()),
+                host @ RelayRoute::Host(_) => Some(format!("smart host {host}").into()),
+                RelayRoute::Nowhere => None,
+            },
         }
     }
 
     fn wish(&mut self, flush: Flush) {
         let now = self.office.world.monotonic();
-        let key: Box<str> = match &self.plan {
-            Plan::Etrn => flush.customer.as_str().into(),
-            Plan::Relay(_) => match &self.office.policy().relay.route {
-                RelayRoute::Exchangers => flush.domain.as_str().into(),
-                RelayRoute::Host(_) => "smart host".into(),
-                RelayRoute::Nowhere => return,
-            },
-        };
+        let Some(key) = self.key(&flush.customer, &flush.domain) else { return };
         let round = self.rounds.entry(key).or_default();
         round.customer = Some(flush.customer);
         round.domains.insert(flush.domain);
@@ -193,14 +195,39 @@ impl Rounds {
             Some(began) if !flush.by_hand => began + PAUSE,
             _ => now,
         };
-        // A new wish shortens the pause after failures, and never lengthens it.
-        round.due =
-            if round.due > now { round.due.min(soonest.max(now)) } else { soonest.max(now) };
+        round.due = match round.due {
+            // One more report says nothing about the host that could not be reached (RFC 5321 §4.5.4.1).
+            due if due > now && self.plan == Plan::Relay => due,
+            // A customer's own wish shortens the pause after failures, and never lengthens it.
+            due if due > now => due.min(soonest.max(now)),
+            _ => soonest.max(now),
+        };
+    }
+
+    /// Follows a route that changed, and forgets what was in vain a while ago: else every forged sender would leave
+    /// a trace.
+    fn tidy(&mut self, now: Duration) {
+        let route = &self.office.policy().relay.route;
+        if self.plan == Plan::Relay && self.route != *route {
+            self.route = route.clone();
+            let moved: Vec<Box<str>> =
+                self.rounds.keys().filter(|key| self.has_moved(key)).cloned().collect();
+            moved.iter().for_each(|key| self.move_on(key));
+        }
+        if now < self.tidied + PAUSE {
+            return;
+        }
+        self.tidied = now;
+        self.rounds.retain(|_, round| {
+            let is_idle = round.domains.is_empty() && !round.is_running;
+            !is_idle || round.in_vain.is_some_and(|began| began + PAUSE > now)
+        });
     }
 
     /// Starts what is due; answers how long until the next is.
     fn start(&mut self) -> Option<Duration> {
         let now = self.office.world.monotonic();
+        self.tidy(now);
         let mut next: Option<Duration> = None;
         for (key, round) in &mut self.rounds {
             let Some(customer) = round.customer.clone() else { continue };
@@ -212,15 +239,16 @@ impl Rounds {
                 continue;
             }
             if self.running.len() >= CALLS_MAX {
-                continue;
+                // Before one of them ends there is nothing to do.
+                return None;
             }
             round.is_running = true;
             let domains: Vec<Domain> = round.domains.iter().cloned().collect();
             let (office, caller, key) = (self.office.clone(), self.caller.clone(), key.clone());
-            let plan = self.plan.clone();
+            let plan = self.plan;
             self.running.push(
                 async move {
-                    let end = call(&office, &*caller, &plan, &customer, domains).await;
+                    let end = call(&office, &*caller, plan, &customer, domains).await;
                     (key, now, end)
                 }
                 .boxed(),
@@ -235,13 +263,19 @@ impl Rounds {
         round.is_running = false;
         round.in_vain = match &end {
             End::Drained(last) if last.delivered > 0 => None,
+            End::Empty => None,
             _ => Some(began),
         };
         let domains: Vec<Domain> = round.domains.iter().cloned().collect();
+        if self.has_moved(&key) {
+            return self.move_on(&key);
+        }
+        // Mail and wishes that came meanwhile count, whatever this call was for.
         let left = match end {
-            End::Nothing => 0,
+            End::Nowhere => 0,
             _ => waiting(&self.office, &domains).await.unwrap_or(1),
         };
+        let Some(round) = self.rounds.get_mut(&key) else { return };
         if left == 0 {
             // What is in vain is remembered for a while, so that asking again does not call again at once.
             round.domains.clear();
@@ -255,7 +289,7 @@ impl Rounds {
         let policy = self.office.policy();
         let retry = match &self.plan {
             Plan::Etrn => policy.etrn.as_deref().unwrap_or_default(),
-            Plan::Relay(_) => relay::RETRY,
+            Plan::Relay => relay::RETRY,
         };
         let pause = match &end {
             // Mail came in while the drain was ending.
@@ -265,11 +299,12 @@ impl Rounds {
                 round.failures = 0;
                 Duration::ZERO
             }
-            End::Busy => PAUSE,
+            End::Busy => BUSY,
+            End::Empty => Duration::ZERO,
             _ => {
                 let pause = retry.get(round.failures).or(retry.last()).copied();
                 round.failures += 1;
-                pause.map_or(PAUSE, Duration::from)
+                pause.map_or(BUSY, Duration::from)
             }
         };
         round.due = now + pause;
@@ -278,88 +313,24 @@ impl Rounds {
             log::warn!(target: TARGET, to = to, path = path, error = why, retry = again; "unreachable");
         }
     }
-}
 
-/// Makes the first call of the ETRN path that is wished for, if any; for a command without a running provider.
-///
-/// # Errors
-/// Why the host could not be used, in one line.
-pub async fn once(office: &Office, caller: &dyn Caller) -> Result<Option<LastDrain>, String> {
-    let Some(Ring::Some(wishes)) = office.flushes.heard().now_or_never() else { return Ok(None) };
-    let Some(first) = wishes.first() else { return Ok(None) };
-    let domains = wishes
-        .iter()
-        .filter(|wish| wish.customer == first.customer)
-        .map(|wish| wish.domain.clone())
-        .collect();
-    match call(office, caller, &Plan::Etrn, &first.customer, domains).await {
-        End::Drained(last) => Ok(Some(*last)),
-        End::Unreachable(why) => Err(why),
-        End::Busy | End::Nothing => Ok(None),
-    }
-}
-
-/// One call for one destination.
-async fn call(
-    office: &Office,
-    caller: &dyn Caller,
-    plan: &Plan,
-    customer: &CustomerName,
-    mut domains: Vec<Domain>,
-) -> End {
-    let (order, login) = match plan {
-        Plan::Etrn => {
-            let Ok(Some(customer)) = office.directory.customer(customer).await else {
-                return End::Nothing;
-            };
-            domains.retain(|domain| customer.domains.contains(domain));
-            (etrn::order(&customer), None)
-        }
-        Plan::Relay(login) => relay::order(&office.policy(), domains.first(), login.as_ref()),
-    };
-    let Some((place, tls, identity)) = order else { return End::Nothing };
-    match waiting(office, &domains).await {
-        Ok(0) => return End::Nothing,
-        Ok(_) => {}
-        Err(error) => return End::Unreachable(error.to_string()),
-    }
-    let lease = match lease(office, customer, domains, plan.way()).await {
-        Ok(Some(lease)) => lease,
-        Ok(None) => return End::Busy,
-        Err(error) => return End::Unreachable(error.to_string()),
-    };
-    let leased = lease.domains().to_vec();
-    match caller.call(Call { lease, way: plan.way(), place, tls, identity, login }).await {
-        Ok(last) => End::Drained(Box::new(last)),
-        Err(CallError::Later(why)) => End::Unreachable(why),
-        Err(CallError::Never(why)) => {
-            if let Err(error) = relay::give_up(office, customer, leased, &why).await {
-                return End::Unreachable(error.to_string());
-            }
-            End::Unreachable(why)
-        }
-    }
-}
-
-/// The queues that are free now, all in one lease.
-pub(super) async fn lease(
-    office: &Office,
-    customer: &CustomerName,
-    mut domains: Vec<Domain>,
-    way: Way,
-) -> Result<Option<Lease>, StoreError> {
-    while !domains.is_empty() {
-        let wish = LeaseRequest {
-            customer: customer.clone(),
-            domains: domains.clone(),
-            owner: way.as_str().to_owned(),
-            lasts: LEASE_LASTS,
-            overthrow_after: OVERTHROW_AFTER,
+    /// Whether this destination is none any more, since the route changed. While it is called, it stays.
+    fn has_moved(&self, key: &str) -> bool {
+        let Some(round) = self.rounds.get(key).filter(|round| !round.is_running) else {
+            return false;
         };
-        match office.store.lease(wish).await? {
-            LeaseAnswer::Granted(lease) => return Ok(Some(lease)),
-            LeaseAnswer::Busy { domain, .. } => domains.retain(|other| *other != domain),
+        let customer = round.customer.as_ref();
+        customer
+            .zip(round.domains.first())
+            .is_some_and(|(customer, domain)| self.key(customer, domain).as_deref() != Some(key))
+    }
+
+    /// Wishes for the queues of such a destination, by the route as it is now.
+    fn move_on(&mut self, key: &str) {
+        let Some(round) = self.rounds.remove(key) else { return };
+        let Some(customer) = round.customer else { return };
+        for domain in round.domains {
+            self.wish(Flush { customer: customer.clone(), domain, by_hand: false });
         }
     }
-    Ok(None)
 }

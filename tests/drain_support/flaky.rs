@@ -54,6 +54,9 @@ pub struct Flaky {
     pub is_dead: Arc<AtomicBool>,
     /// The token of the newest lease of each queue.
     pub newest: Mutex<BTreeMap<Domain, u64>>,
+    /// Calls of `count`, which are cheap, and of everything that looks at mail or queues.
+    pub counts: AtomicU64,
+    pub looks: AtomicU64,
 }
 
 impl Flaky {
@@ -120,6 +123,7 @@ impl Store for Flaky {
         })
     }
     fn lease(&self, request: LeaseRequest) -> Answer<'_, LeaseAnswer> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             self.weather().await?;
             let answer = self.inner.lease(request).await?;
@@ -150,6 +154,7 @@ impl Store for Flaky {
         after: Option<Position>,
         limit: usize,
     ) -> Answer<'a, Vec<Head>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             self.weather().await?;
             // Small pages, so that their seams are met.
@@ -197,9 +202,11 @@ impl Store for Flaky {
         })
     }
     fn count<'a>(&'a self, domain: &'a Domain) -> Answer<'a, Count> {
+        self.counts.fetch_add(1, Ordering::Relaxed);
         self.inner.count(domain)
     }
     fn usage<'a>(&'a self, customer: &'a CustomerName) -> Answer<'a, Count> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         self.inner.usage(customer)
     }
     fn queues(
@@ -207,9 +214,11 @@ impl Store for Flaky {
         after: Option<Domain>,
         limit: usize,
     ) -> Answer<'_, Vec<(Domain, CustomerName, Count)>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         self.inner.queues(after, limit)
     }
     fn query(&self, filter: Filter, after: Option<QueueId>, limit: usize) -> Answer<'_, Vec<Head>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             self.weather().await?;
             self.inner.query(filter, after, limit).await

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use domain::base::iana::{Class, Rcode};
 use domain::base::{Message, MessageBuilder, Name, Rtype, Ttl};
-use domain::rdata::{A, Mx};
+use domain::rdata::{A, Aaaa, Mx};
 use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::{Either, select};
@@ -48,6 +48,18 @@ fn reply(query: &Message<Vec<u8>>) -> Vec<u8> {
                 reply.push((owner.clone(), Class::IN, ttl, mx)).expect("room");
             }
         }
+        ("six.example", Rtype::MX) => {
+            reply.push((owner, Class::IN, ttl, Mx::new(10, name("only6.example.")))).expect("room");
+        }
+        ("only6.example", Rtype::AAAA) => {
+            reply
+                .push((owner, Class::IN, ttl, Aaaa::new(std::net::Ipv6Addr::LOCALHOST)))
+                .expect("room");
+        }
+        // No exchanger at all: the domain's own address counts.
+        ("bare.example", Rtype::A) => {
+            reply.push((owner, Class::IN, ttl, A::from_octets(127, 0, 0, 3))).expect("room");
+        }
         ("null.example", Rtype::MX) => {
             reply.push((owner, Class::IN, ttl, Mx::new(0, name(".")))).expect("room");
         }
@@ -63,8 +75,7 @@ fn reply(query: &Message<Vec<u8>>) -> Vec<u8> {
 }
 
 /// A mail server that takes everything and tells its RCPT lines.
-fn exchanger() -> (u16, Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.3:0").expect("a port");
+fn exchanger(listener: TcpListener) -> (u16, Receiver<String>) {
     let port = listener.local_addr().expect("bound").port();
     let (tell, heard) = channel();
     std::thread::spawn(move || {
@@ -96,8 +107,16 @@ fn exchanger() -> (u16, Receiver<String>) {
 
 /// A failed message from this sender, and the rounds of the way out until `is_done`.
 fn relay(from: &str, is_done: impl Fn(&[Head], &Receiver<String>) -> bool) {
+    relay_to(TcpListener::bind("127.0.0.3:0").expect("a port"), from, is_done);
+}
+
+fn relay_to(
+    listener: TcpListener,
+    from: &str,
+    is_done: impl Fn(&[Head], &Receiver<String>) -> bool,
+) {
     let house = House::new();
-    let (port, heard) = exchanger();
+    let (port, heard) = exchanger(listener);
     let id = house.mail(from, vec![recipient("a@acme.example", None, None)]);
     house.settle("acme", vec![(id, 0, failed("550 no"))]);
     house.report();
@@ -105,7 +124,7 @@ fn relay(from: &str, is_done: impl Fn(&[Head], &Receiver<String>) -> bool) {
     let resolver = Resolver::with_servers(vec![name_server()]);
     let reach = Reach { port, local: true };
     let phone = Arc::new(Phone::new(house.office.clone(), resolver, reach, stop));
-    let rounds = Rounds::relay(house.office.clone(), phone, None);
+    let rounds = Rounds::relay(house.office.clone(), phone);
     let running = rounds.run().boxed();
     let done = async {
         // Bounded: the test's own clock is the system's.
@@ -132,6 +151,26 @@ fn the_next_exchanger_takes_what_the_first_cannot() {
     assert!(std::net::TcpStream::connect((first, 9)).is_err(), "nobody listens on the first one");
     relay("t@foo.example", |_, heard| {
         heard.try_iter().any(|line| line == "RCPT TO:<t@foo.example>")
+    });
+}
+
+// covers: W-10
+#[test]
+fn a_domain_without_exchangers_is_its_own() {
+    relay("t@bare.example", |_, heard| {
+        heard.try_iter().any(|line| line == "RCPT TO:<t@bare.example>")
+    });
+}
+
+// covers: W-16
+#[test]
+fn an_exchanger_with_an_ipv6_address_only() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        eprintln!("NOT TESTED: this machine has no ::1");
+        return;
+    };
+    relay_to(listener, "t@six.example", |_, heard| {
+        heard.try_iter().any(|line| line == "RCPT TO:<t@six.example>")
     });
 }
 

@@ -147,6 +147,8 @@ impl World {
             clock: self.clock.clone(),
             trouble: AtomicU64::new(trouble),
             is_dead: is_dead.clone(),
+            counts: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
             newest: Mutex::new(BTreeMap::new()),
             dies_in: AtomicU64::new(0),
         });

@@ -219,9 +219,9 @@ impl Drop for Mounted {
 }
 
 /// Mounts the file system in a file.
-pub(crate) fn mount(image: &Path, at: &Path) -> Result<Mounted, String> {
+pub(crate) fn mount(image: &Path, at: &Path, options: &str) -> Result<Mounted, String> {
     std::fs::create_dir_all(at).map_err(|e| e.to_string())?;
-    run("mount", &["-o", "loop", &image.to_string_lossy(), &at.to_string_lossy()])?;
+    run("mount", &["-o", options, &image.to_string_lossy(), &at.to_string_lossy()])?;
     Ok(Mounted(at.to_owned()))
 }
 
@@ -253,7 +253,7 @@ impl Recorded {
             return Err("the recorder does not start".into());
         }
         let at = recorded.folder.path().join("mounted");
-        recorded.mounted = Some(mount(&recorded.folder.path().join("device"), &at)?);
+        recorded.mounted = Some(mount(&recorded.folder.path().join("device"), &at, "loop")?);
         Ok(recorded)
     }
 

@@ -100,9 +100,15 @@ impl Provider {
 
     /// Starts `serve` and waits until it listens.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(&mut self, variables: &[(&str, &str)]) {
         let log = std::fs::File::create(self.folder.join("log")).expect("a log file");
         let child = Command::new(program())
             .args(["serve", "-c", &self.config()])
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

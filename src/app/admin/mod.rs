@@ -73,6 +73,8 @@ pub enum Request {
     Flush { domain: Domain },
     /// `status`
     Status,
+    /// `doctor`: what only the store can say about its clock.
+    Examine,
 }
 
 impl Request {
@@ -210,6 +212,8 @@ pub enum Done {
     Count { messages: u64 },
     /// The snapshot.
     Status(Box<Status>),
+    /// Messages whose time of arrival lies ahead of the clock (at most 1000 are counted), and the furthest, RFC 3339.
+    Examined { ahead: u64, furthest: Option<String> },
 }
 
 /// Why a request was not done: one line that names the cause, and the mend.
@@ -358,6 +362,7 @@ async fn dispatch(
         Request::QueueApply { filter, action } => queue::apply(office, &filter, action).await,
         Request::Flush { domain } => flush(office, &domain).await,
         Request::Status => status::snapshot(office).await,
+        Request::Examine => status::examine(office).await,
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod check;
 mod customer;
+mod doctor;
 mod domain;
 mod fetch;
 mod flush;
@@ -88,6 +89,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Completions { shell } => manual::completions(shell, &mut out)?,
         Command::Man { dir } => manual::pages(&dir, &mut out)?,
         Command::Check { show } => check::check(chosen, show, &mut out)?,
+        Command::Doctor { customer, password_stdin, name_servers } => {
+            doctor::run(chosen, customer, password_stdin, name_servers, &mut out)?;
+        }
         Command::Serve => serve(&load(chosen)?)?,
         Command::Quickstart { dir } => quickstart::quickstart(&dir, &mut out)?,
         Command::Customer(command) => {

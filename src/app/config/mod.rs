@@ -15,7 +15,7 @@ mod value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::mail::{Domain, Durations, EtrnTls, Network, Seconds};
+use crate::mail::{Domain, Durations, EtrnTls, Network, Seconds, Secret};
 use crate::provider::Policy;
 use crate::provider::call::HostPort;
 use crate::provider::policy::{self, RelayRoute};
@@ -268,6 +268,12 @@ fn assemble(file: &Path, folder: &Path, values: Values) -> Option<Config> {
     Some(config)
 }
 
+/// The secret on the first line of a file; empty if it cannot be read.
+fn first_line(file: &Path) -> Secret {
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(file).unwrap_or_default());
+    Secret::from(text.lines().next().unwrap_or_default())
+}
+
 /// Typed looks at checked values.
 struct Pick<'a> {
     values: &'a Values,
@@ -374,13 +380,15 @@ impl Pick<'_> {
             self.times("auth.delay_after_failures").into_iter().map(Into::into).collect();
         policy.tls_available = tls_available;
         policy.etrn = self.yes("etrn.enabled").then(|| self.times("etrn.retry"));
-        let Relay { route, tls, .. } = self.relay();
+        let Relay { route, tls, login } = self.relay();
         let route = match route {
             Route::Mx => RelayRoute::Exchangers,
             Route::Host(place) => RelayRoute::Host(place),
             Route::None => RelayRoute::Nowhere,
         };
-        policy.relay = policy::Relay { route, tls };
+        // The cross checks have seen that the file can be read; a login that fails says so in the log.
+        let login = login.map(|(name, file)| (name, first_line(&file)));
+        policy.relay = policy::Relay { route, tls, login };
         policy.drain = Durations {
             wait_for_mail: Some(Seconds(self.number("drain.wait_for_mail"))),
             hold_open: Some(Seconds(self.number("drain.hold_open"))),

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use futures::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{Ask, Line, VERSION};
 use crate::app::admin::{self, Item, Items, Refused};
@@ -16,6 +17,8 @@ use crate::provider::Office;
 
 /// Longest request line in octets: a list of a million recipients fits.
 const LINE_BYTES_MAX: usize = 128 << 20;
+/// Octets with which the memory for a line begins.
+const HELD_BYTES: usize = 4096;
 
 /// Serves an office over the control socket.
 pub struct Attendant(pub Arc<Office>);
@@ -36,10 +39,10 @@ impl Attend for Attendant {
 /// The connection's.
 pub async fn converse(office: &Office, who: &str, stream: impl Stream) -> std::io::Result<()> {
     let (reader, mut writer) = futures::AsyncReadExt::split(stream);
-    let mut reader = BufReader::new(reader);
+    let mut requests = Requests { reader, held: Zeroizing::new(vec![0; HELD_BYTES]), filled: 0 };
     let server = format!("restante {}", env!("CARGO_PKG_VERSION"));
     write(&mut writer, &Line::Hello { version: VERSION, server }).await?;
-    while let Some(line) = read_line(&mut reader).await? {
+    while let Some(line) = requests.next().await? {
         let ask = match understand(&line) {
             Ok(ask) => ask,
             Err(refused) => return write(&mut writer, &Line::Refused(refused)).await,
@@ -70,31 +73,51 @@ fn understand(line: &[u8]) -> Result<Ask, Refused> {
         .map_err(|error| Refused::new(format!("the provider does not understand: {error}"), same))
 }
 
-/// One line without its end; nothing at the end of the connection.
-async fn read_line(reader: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    loop {
-        let buffer = reader.fill_buf().await?;
-        if buffer.is_empty() {
-            return Ok(None);
-        }
-        let (taken, complete) = match memchr::memchr(b'\n', buffer) {
-            Some(end) => (end, true),
-            None => (buffer.len(), false),
-        };
-        line.extend_from_slice(&buffer[..taken]);
-        reader.consume_unpin(taken + usize::from(complete));
-        if complete {
-            return Ok(Some(line));
-        }
-        if line.len() > LINE_BYTES_MAX {
-            return Err(std::io::ErrorKind::InvalidData.into());
+/// What a command says, line by line. A line may hold a password: all memory that held one is wiped.
+struct Requests<R> {
+    reader: R,
+    /// Room for what came, of which `filled` octets are used.
+    held: Zeroizing<Vec<u8>>,
+    filled: usize,
+}
+
+impl<R: AsyncRead + Unpin> Requests<R> {
+    /// One line without its end; nothing at the end of the connection.
+    async fn next(&mut self) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
+        let mut searched = 0;
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.held[searched..self.filled]) {
+                let end = searched + at;
+                let line = Zeroizing::new(self.held[..end].to_vec());
+                self.held.copy_within(end + 1..self.filled, 0);
+                let left = self.filled - end - 1;
+                self.held[left..self.filled].zeroize();
+                self.filled = left;
+                return Ok(Some(line));
+            }
+            searched = self.filled;
+            if self.filled > LINE_BYTES_MAX {
+                return Err(std::io::ErrorKind::InvalidData.into());
+            }
+            if self.filled == self.held.len() {
+                // By hand: a vector that grows by itself leaves a copy behind.
+                let mut larger = Zeroizing::new(vec![0; self.held.len() * 2]);
+                larger[..self.filled].copy_from_slice(&self.held);
+                self.held = larger;
+            }
+            let count = self.reader.read(&mut self.held[self.filled..]).await?;
+            if count == 0 {
+                return Ok(None);
+            }
+            self.filled += count;
         }
     }
 }
 
 async fn write(writer: &mut (impl AsyncWrite + Unpin), line: &Line) -> std::io::Result<()> {
-    let mut text = serde_json::to_vec(line)?;
+    // A new password fits without the vector having to grow, which would leave a copy behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(HELD_BYTES));
+    serde_json::to_writer(&mut *text, line)?;
     text.push(b'\n');
     writer.write_all(&text).await?;
     writer.flush().await

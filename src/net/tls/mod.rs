@@ -2,11 +2,13 @@
 //!
 //! The listener and STARTTLS make server streams here, the dialler client streams. This folder is the only place
 //! that knows which TLS library is used: `server` holds the certificates, `client` the trust, `peer` looks at what
-//! the other side shows.
+//! the other side shows, `wiping` keeps the library's memory clean.
 
 mod client;
 mod peer;
 mod server;
+mod shown;
+mod wiping;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 pub use client::{ClientTls, Identity, Trust};
 pub use server::{PairFiles, ServerFiles, ServerTls};
+pub use shown::Shown;
 
 use super::wire::{Stream, Wire};
 use crate::mail::TlsFacts;

@@ -68,7 +68,7 @@ impl Reporter {
                 let mut over = self.office.world.wait(RETRY);
                 loop {
                     match select(Box::pin(self.office.owed.heard()), over).await {
-                        Either::Left((Call::Everything, rest)) => {
+                        Either::Left((Call::Everything(_), rest)) => {
                             over = rest;
                             self.round().await;
                         }

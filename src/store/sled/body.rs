@@ -173,19 +173,19 @@ impl BodyWriter for Writer {
 
 /// Reads the frames of a record one by one.
 #[derive(Debug)]
-struct Frames {
-    file: Arc<dyn DiskFile>,
-    nonce: Nonce,
-    id: QueueId,
-    at: Location,
-    size: u64,
+pub(crate) struct Frames {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) nonce: Nonce,
+    pub(crate) id: QueueId,
+    pub(crate) at: Location,
+    pub(crate) size: u64,
     /// The next octet of the body.
-    place: u64,
+    pub(crate) place: u64,
 }
 
 impl Frames {
     /// The rest of the frame that holds `place`. `Ok(None)`: not what was written.
-    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.place >= self.size {
             return Ok(Some(Vec::new()));
         }
@@ -244,6 +244,23 @@ impl Reader {
         let why = "its segment is missing".to_owned();
         let _ = shared.ops.send(Op::SetAside { id, why });
         Err(StoreError::Corrupt(id))
+    }
+
+    /// Opens the body of a record wherever the message is by now. The segment must not go away meanwhile. Blocks.
+    pub(crate) fn open_at(
+        shared: &Arc<Shared>,
+        id: QueueId,
+        at: Location,
+        size: u64,
+    ) -> Result<Self, StoreError> {
+        shared.check()?;
+        let found = shared.spool.file(at.segment);
+        let found = found.map_err(|e| StoreError::Transient(format!("opening a body: {e}")))?;
+        let (file, nonce) = found.ok_or(StoreError::Corrupt(id))?;
+        let mut frames = Frames { file, nonce, id, at, size, place: 0 };
+        let shared = Arc::downgrade(shared);
+        let first = Some(read(&mut frames, &shared)?);
+        Ok(Self { shared, frames: Some(frames), first, id, size })
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Instant;
 use futures::channel::oneshot;
 
 use crate::mail::{CustomerName, Domain, QueueId, RecipientState};
+use crate::store::kept::Kept;
 use crate::store::{DirectoryError, Filter, NewMessage, QueueAction, Settlement, StoreError};
 
 use super::Durability;
@@ -39,6 +40,8 @@ pub(crate) type Waiter<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(crate) enum Op {
     /// Keep a message.
     Commit { message: Box<NewMessage>, size: u64, body: Incoming, waiter: Waiter<()> },
+    /// Keep a message as it stood elsewhere.
+    Enter { kept: Box<Kept>, body: Incoming, waiter: Waiter<()> },
     /// Forget the unfinished record in a lane.
     Abort(Lane),
     /// Record verdicts; `valid` says whether the lease still held when the call was made.
@@ -118,7 +121,7 @@ impl Committer {
             while let Some(op) = next {
                 match op {
                     Op::Stop(waiter) => stop = Some(waiter),
-                    Op::Commit { ref body, .. } => {
+                    Op::Commit { ref body, .. } | Op::Enter { ref body, .. } => {
                         octets += body.rest.len();
                         waiting.push(op);
                     }
@@ -152,9 +155,12 @@ impl Committer {
             group.prepare(self, op);
         }
         group.write_small(self);
-        // A mark that brings a record to life must not be durable before the record is.
-        let outcome = if group.spool_first { self.sync(&mut group) } else { Ok(()) };
-        let outcome = outcome.and_then(|()| self.write_marks(&mut group));
+        let born = self.shared.spool.born();
+        // A mark that brings a record to life must not be durable before the record is, and one that says that a
+        // segment must be there not before its name is.
+        let first = group.spool_first || !born.is_empty();
+        let outcome = if first { self.sync(&mut group) } else { Ok(()) };
+        let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
         let outcome = outcome.and_then(|()| self.sync(&mut group));
         let outcome = outcome.and_then(|()| self.apply(&mut group));
         if let Err(Failure::Broken(why)) = &outcome {
@@ -167,8 +173,7 @@ impl Committer {
         }
     }
 
-    fn write_marks(&mut self, group: &mut Group) -> Result<(), Failure> {
-        let born = self.shared.spool.born();
+    fn write_marks(&mut self, group: &mut Group, born: Vec<u64>) -> Result<(), Failure> {
         for number in &born {
             self.journal.add(&Mark::Born(*number));
         }
@@ -230,6 +235,9 @@ impl Committer {
     }
 
     fn apply(&mut self, group: &mut Group) -> Result<(), Failure> {
+        let shared = self.shared.clone();
+        let stood = group.slots.iter().map(|(id, s)| (*id, s.before.as_ref().map(|(e, _)| e)));
+        let _moment = shared.snapshots.note(stood);
         let mut changes = Changes::default();
         let (mut digest, mut entries) = (0u64, 0u64);
         for slot in group.slots.values() {

@@ -153,6 +153,13 @@ pub(crate) fn open(
     Ok((Log { file, end }, read))
 }
 
+/// What the log says, without touching it.
+pub(crate) fn look(disk: &dyn Disk, folder: &Path) -> Result<Read, StoreError> {
+    let broken = |e: io::Error| StoreError::Broken(format!("directory.log: {e}"));
+    let octets = read_whole(disk, &path(folder)).map_err(broken)?;
+    Ok(parse(octets.as_deref().unwrap_or_default()).0)
+}
+
 /// What the log says, where its sound part ends, and how many entries it has.
 fn parse(octets: &[u8]) -> (Read, u64, usize) {
     let mut read = Read::default();

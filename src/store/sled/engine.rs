@@ -12,9 +12,9 @@ use futures::stream::BoxStream;
 
 use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, RecipientState, Timestamp};
 use crate::store::{
-    Answer, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter, Head,
-    Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement,
-    Store, StoreError,
+    Answer, Archived, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter,
+    Head, Health, LeaseAnswer, LeaseRequest, NewMessage, Opened, Position, QueueAction, Report,
+    Settlement, Snapshot, Store, StoreError,
 };
 
 use super::body::{Incoming, Reader, Writer};
@@ -23,6 +23,7 @@ use super::directory::Change;
 use super::keeper;
 use super::lookup;
 use super::shared::{Shared, closed, locked, reading};
+use super::snapshot::SledSnapshot;
 use super::{Durability, SledStore};
 
 /// Messages that one operation of `apply` touches at most.
@@ -123,9 +124,18 @@ impl Store for SledStore {
     }
 
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
-        self.off(move |shared| {
-            Ok(Box::new(Reader::open(shared, id, offset)?) as Box<dyn BodyReader>)
+        Box::pin(async move {
+            let opened = self.off(move |shared| Reader::open(shared, id, offset)).await?;
+            Ok(Box::new(opened) as Box<dyn BodyReader>)
         })
+    }
+
+    fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
+        let shared = self.shared.clone();
+        Box::pin(blocking::unblock(move || {
+            let open = |id| Ok(Box::new(Reader::open(&shared, id, 0)?) as Box<dyn BodyReader>);
+            ids.into_iter().map(open).collect()
+        }))
     }
 
     fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()> {
@@ -226,6 +236,35 @@ impl Store for SledStore {
         })
     }
 
+    fn snapshot(&self) -> Answer<'_, Box<dyn Snapshot>> {
+        self.off(|shared| {
+            shared.check()?;
+            Ok(Box::new(SledSnapshot::take(shared)?) as Box<dyn Snapshot>)
+        })
+    }
+
+    fn enter(&self, message: Archived, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let (size, body) = self.taken(message.id(), body)?;
+            let kept = Box::new(message.entering(size));
+            self.ask(|waiter| Op::Enter { kept, body, waiter }).await
+        })
+    }
+
+    fn compact<'a>(&'a self, tell: &'a mut (dyn FnMut(u64) + Send)) -> Answer<'a, u64> {
+        Box::pin(async move {
+            let mut done = 0;
+            loop {
+                let one = self.off(|shared| keeper::maintain(shared, 1, &mut |_| {})).await?;
+                if one == 0 {
+                    return Ok(done);
+                }
+                done += one;
+                tell(done);
+            }
+        })
+    }
+
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             let Some(threads) = locked(&self.ended).take() else { return Ok(()) };
@@ -304,5 +343,9 @@ impl Directory for SledStore {
             // Somebody else may have been first.
             locked(&self.shared.server_key).ok_or_else(closed)
         })
+    }
+
+    fn take_server_key(&self, key: [u8; 32]) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        Box::pin(self.direct(Change::Key(key)))
     }
 }

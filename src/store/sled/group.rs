@@ -68,6 +68,7 @@ pub(crate) fn refuse(op: Op, why: &str) {
     // Nobody may be waiting any more; that changes nothing.
     let _ = match op {
         Op::Commit { waiter, .. }
+        | Op::Enter { waiter, .. }
         | Op::Settle { waiter, .. }
         | Op::Moved { waiter, .. }
         | Op::Repeat { waiter, .. }
@@ -92,6 +93,9 @@ impl Group {
         match op {
             Op::Commit { message, size, body, waiter } => {
                 self.commit(committer, *message, size, body, waiter);
+            }
+            Op::Enter { kept, body, waiter } => {
+                self.enter_record(committer, kept.id, Ok(*kept), body, waiter);
             }
             Op::Abort(lane) => committer.shared.spool.cut_off(lane),
             Op::Settle { customer, domains, token, settlements, valid, waiter } => {

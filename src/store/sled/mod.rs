@@ -11,6 +11,7 @@ mod committer;
 mod directory;
 pub mod disk;
 mod engine;
+mod fill;
 mod frame;
 mod group;
 mod index;
@@ -18,13 +19,16 @@ mod intake;
 mod journal;
 mod keeper;
 mod lookup;
+pub mod migrate;
 mod octets;
+pub mod offline;
 mod record;
 mod recover;
 mod replay;
 mod reserve;
 mod scan;
 mod shared;
+mod snapshot;
 mod spool;
 mod state;
 mod verify;
@@ -48,6 +52,7 @@ use journal::Journal;
 use reserve::Reserve;
 use shared::{Shared, closed, locked};
 use spool::Spool;
+use state::Layout;
 
 /// What an answer of success means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +92,22 @@ impl Default for Options {
     }
 }
 
+/// The layout of the store in this folder, and the one that this program writes; `None` if there is no store yet.
+///
+/// # Errors
+/// The folder cannot be read, names no layout, or is half loaded.
+pub fn layout(folder: &Path) -> Result<(Option<u32>, u32), StoreError> {
+    let found = match state::layout(&RealDisk, folder)? {
+        Layout::New => None,
+        Layout::Whole(layout) | Layout::Coming { to: layout, .. } => Some(layout),
+        Layout::HalfLoaded => {
+            let why = "a load did not come to its end; repeat `restante load FILE`";
+            return Err(StoreError::Unready(why.into()));
+        }
+    };
+    Ok((found, state::LAYOUT))
+}
+
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")
@@ -109,7 +130,7 @@ pub struct Step {
 }
 
 /// Whoever wants to know how far a task is.
-pub type Progress<'a> = &'a mut dyn FnMut(Step);
+pub type Progress<'a> = &'a mut (dyn FnMut(Step) + Send);
 
 /// A store and directory in a folder.
 pub struct SledStore {
@@ -134,8 +155,8 @@ impl SledStore {
     /// long as reading the spool takes after a power cut.
     ///
     /// # Errors
-    /// [`StoreError::Broken`] if another process has it open, if it is newer than this program, or if the
-    /// folder cannot be used. Damage inside is no error: see [`crate::store::Health::damage`].
+    /// [`StoreError::Transient`] if another process has it open, [`StoreError::Unready`] if it is newer than this
+    /// program or half loaded, [`StoreError::Broken`] if the folder cannot be used. Damage inside is no error: see [`crate::store::Health::damage`].
     pub fn open(folder: &Path, options: Options) -> Result<Self, StoreError> {
         Self::open_with(folder, options, false, &mut |_| {})
     }
@@ -157,20 +178,20 @@ impl SledStore {
         let lock = state::lock(folder)?;
         disk.make_folder(folder).map_err(broken)?;
         disk.make_folder(&folder.join("spool")).map_err(broken)?;
-        match state::layout(&*disk, folder)? {
-            Some(state::LAYOUT) => {}
-            Some(newer) if newer > state::LAYOUT => {
-                return Err(StoreError::Broken(format!(
-                    "{} has layout {newer}; this program knows {} and older ones: use a newer one",
-                    folder.display(),
-                    state::LAYOUT
-                )));
-            }
-            Some(older) => {
-                return Err(StoreError::Broken(format!("layout {older} never existed")));
-            }
-            None => state::write_layout(&*disk, folder, state::LAYOUT).map_err(broken)?,
-        }
+        migrate::walk(&*disk, folder, migrate::STEPS, state::LAYOUT, progress)?;
+        Self::open_ready(folder, options, lock, rebuild, progress)
+    }
+
+    /// Goes on where the layout is known to be ours.
+    fn open_ready(
+        folder: &Path,
+        options: Options,
+        lock: std::fs::File,
+        rebuild: bool,
+        progress: Progress<'_>,
+    ) -> Result<Self, StoreError> {
+        let disk = options.disk.clone();
+        let broken = |e: std::io::Error| StoreError::Broken(format!("{}: {e}", folder.display()));
         let found = recover::recover(&*disk, folder, &options, rebuild, progress)?;
         let machine = state::machine(folder).unwrap_or_default();
         state::write_running(&*disk, folder, machine).map_err(broken)?;
@@ -213,6 +234,7 @@ impl SledStore {
             roster: RwLock::new(found.roster),
             server_key: Mutex::new(found.key),
             hints: Hints::default(),
+            snapshots: snapshot::Snapshots::default(),
             broken: Mutex::new(None),
             damage: Mutex::new(found.damage),
             flushed: Mutex::new(applied.journal),

@@ -22,6 +22,7 @@ use super::Options;
 use super::committer::Op;
 use super::disk::Disk;
 use super::index::Index;
+use super::snapshot::Snapshots;
 use super::spool::Spool;
 
 /// How far the index follows the spool and the journal.
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) roster: RwLock<Roster>,
     pub(crate) server_key: Mutex<Option<[u8; 32]>>,
     pub(crate) hints: Hints,
+    pub(crate) snapshots: Snapshots,
     pub(crate) broken: Mutex<Option<String>>,
     pub(crate) damage: Mutex<Vec<String>>,
     pub(crate) applied: Mutex<Applied>,
