@@ -266,6 +266,8 @@ impl Committer {
     }
 
     fn change_index(&self, group: &mut Group) -> Result<Sums, Failure> {
+        let stood = group.slots.iter().map(|(id, s)| (*id, s.before.as_ref().map(|(e, _)| e)));
+        let _moment = self.shared.snapshots.note(stood);
         let mut changes = Changes::default();
         let mut sums = Sums::default();
         for slot in group.slots.values() {

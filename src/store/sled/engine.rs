@@ -144,9 +144,8 @@ impl Store for SledStore {
     fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
         let shared = self.shared.clone();
         Box::pin(off(move || {
-            let open = |id: QueueId| Reader::open(&shared, id, 0);
-            let boxed = |reader| Box::new(reader) as Box<dyn BodyReader>;
-            ids.into_iter().map(|id| open(id).map(boxed)).collect()
+            let open = |id| Ok(Box::new(Reader::open(&shared, id, 0)?) as Box<dyn BodyReader>);
+            ids.into_iter().map(open).collect()
         }))
     }
 

@@ -5,7 +5,7 @@
 
 #[cfg(not(test))]
 mod chosen {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
     pub(crate) use std::sync::{
         Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -23,7 +23,7 @@ mod chosen {
 #[cfg(test)]
 mod chosen {
     pub(crate) use shuttle::future::block_on;
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use shuttle::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
     pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
     pub(crate) use shuttle::thread::{Builder, JoinHandle, scope};
