@@ -131,8 +131,10 @@ struct Book {
     taken_with_dsn: u32,
     /// Taken, and the line died before we were told.
     in_doubt: u32,
-    /// Refused for good, at whichever command.
+    /// Refused for good, by name or with the content.
     refused: u32,
+    /// MAIL was refused for good, in a transaction that may have been for this one.
+    may_be_refused: u32,
 }
 
 type Books = Arc<Mutex<BTreeMap<String, Book>>>;
@@ -293,6 +295,7 @@ impl Play {
         let has_dsn = keywords.contains(&"DSN");
         // Whom the transaction under way has accepted.
         let accepted: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let is_open = Arc::new(Mutex::new(false));
         Server::offering(keywords).moody(move |command, _, _| {
             let mut books = books.lock().expect("whole");
             let mut accepted = accepted.lock().expect("whole");
@@ -304,10 +307,16 @@ impl Play {
             };
             if command.starts_with("MAIL") {
                 accepted.clear();
+                *is_open.lock().expect("whole") = mail == Say::Yes;
                 if mail == Say::No {
-                    its.iter().for_each(|to| books.entry(to.clone()).or_default().refused += 1);
+                    its.iter()
+                        .for_each(|to| books.entry(to.clone()).or_default().may_be_refused += 1);
                 }
                 return answer(mail);
+            }
+            if !*is_open.lock().expect("whole") {
+                // Out of order, and told so.
+                return None;
             }
             if let Some(path) = command.strip_prefix("RCPT TO:<") {
                 let to = path.split('>').next().expect("a path").to_owned();
@@ -318,6 +327,9 @@ impl Play {
                     Say::Later | Say::Cut => {}
                 }
                 return answer(rcpt[at]);
+            }
+            if accepted.is_empty() {
+                return None;
             }
             if command == "." || (command.starts_with("BDAT") && command.ends_with("LAST")) {
                 for to in std::mem::take(&mut *accepted) {
@@ -397,6 +409,7 @@ fn run(plan: &Plan) {
     }
     let filter = Filter { ids: vec![play.id], ..Filter::default() };
     let left = block_on(play.place.memory.query(filter, None, 10)).expect("asked");
+    let has_cut = format!("{:?}", plan.steps).contains("Cut");
     let cannot_be_told = plan.from.is_empty() || plan.from.contains('[');
     for (n, (customer, notify, _, _)) in plan.to.iter().enumerate() {
         let to = &play.addresses[n];
@@ -412,18 +425,22 @@ fn run(plan: &Plan) {
         match held.map(|held| &held.state) {
             // Delivered, or failed and told.
             None if taken == 1 => {
-                let is_due = wants_relayed && book.taken_without_dsn == 1;
+                let is_due = wants_relayed && !cannot_be_told && book.taken_without_dsn == 1;
                 let wanted: &[&str] = if is_due { &["relayed"] } else { &[] };
                 assert_eq!(reports, wanted, "{seen}");
             }
             None => {
-                let can_have_failed = book.refused > 0
+                let can_have_failed = book.refused + book.may_be_refused > 0
                     || passed >= CUSTOMERS[*customer].2 * DAY
                     // What the server lacks an extension for is given up after a day.
                     || passed >= DAY;
                 assert!(can_have_failed, "lost: {seen}");
-                assert!(!cannot_be_told, "forgotten, though nobody was told: {seen}");
                 let is_due = notify.is_none_or(|wish| wish.failure);
+                let is_forgotten = plan.from.is_empty() || (cannot_be_told && is_due);
+                // What may be told to nobody is kept as long again, and then it goes with a line in the log.
+                let is_over = passed > (CUSTOMERS[*customer].2 + 30) * DAY;
+                assert!(!is_forgotten || is_over, "forgotten, though nobody was told: {seen}");
+                let is_due = is_due && !is_forgotten;
                 let wanted: &[&str] = if is_due { &["failed"] } else { &[] };
                 assert_eq!(reports, wanted, "{seen}");
             }
@@ -431,15 +448,14 @@ fn run(plan: &Plan) {
                 assert_eq!(taken, 0, "delivered and kept: {seen}");
                 assert_eq!(reports, [""; 0], "{seen}");
                 let is_retried = plan.retries && *customer == 0;
-                assert!(book.refused == 0 || is_retried, "refused and kept: {seen}");
+                // Where the line was cut in the same transaction, the refusal may not count.
+                assert!(book.refused == 0 || is_retried || has_cut, "refused and kept: {seen}");
             }
             Some(RecipientState::Failed(_)) => {
                 assert!(cannot_be_told, "failed, and its report is owed: {seen}");
                 assert_eq!((taken, reports.len()), (0, 0), "{seen}");
             }
-            Some(RecipientState::Relayed(_)) => {
-                assert!(cannot_be_told && taken == 1 && reports.is_empty(), "{seen}");
-            }
+            Some(RecipientState::Relayed(_)) => panic!("the report is owed: {seen}"),
         }
     }
     assert!(told.is_empty(), "nobody else is told of: {told:?}");
