@@ -504,3 +504,42 @@ fn a_known_plan() {
     assert_eq!(told["r1@example.com"], ["failed"]);
     assert_eq!(told.len(), 2);
 }
+
+// covers: S-28, U-02
+/// What a server lacks an extension for waits a day for a better one, and then goes back with the reason.
+#[test]
+fn a_missing_extension_is_waited_for() {
+    let plan = Plan {
+        from: "t@third.example",
+        to: vec![(0, None, false, true), (0, None, false, false)],
+        ret: None,
+        envid: false,
+        is_8bit: false,
+        retries: false,
+        steps: vec![],
+    };
+    let mut play = Play::new(&plan);
+    let drain = Step::Drain {
+        customer: 0,
+        keywords: vec!["8BITMIME"],
+        mail: Say::Yes,
+        rcpt: vec![Say::Yes; 6],
+        end: Say::Yes,
+    };
+    play.step(&drain);
+    play.step(&Step::Report);
+    assert!(play.told("third", &plan).is_empty(), "not yet");
+    assert_eq!(play.place.states().len(), 1, "the other recipient has its mail");
+    play.step(&Step::Pass(DAY - 60));
+    play.step(&drain);
+    play.step(&Step::Report);
+    assert!(play.told("third", &plan).is_empty(), "not yet");
+    play.step(&Step::Pass(120));
+    play.step(&drain);
+    play.step(&Step::Report);
+    let told = play.told("third", &plan);
+    assert_eq!(told["r\u{fc}0@example.com"], ["failed"]);
+    let reports = block_on(play.place.memory.query(Filter::default(), None, 10)).expect("asked");
+    let text = play.body(reports[0].id);
+    assert!(text.contains("Status: 5.6.7"), "{text}");
+}
