@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use futures::future::FutureExt;
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::BoxStream;
 use restante::mail::{CustomerName, Domain, Lease, QueueId, RecipientState, Timestamp};
 use restante::store::{
     Answer, BodyReader, BodyWriter, Changed, Count, Filter, Head, Health, LeaseAnswer,
-    LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement, Store,
+    LeaseRequest, NewMessage, Opened, Position, QueueAction, Report, Settlement, Store,
 };
 
 /// See the module's head.
@@ -42,6 +42,9 @@ impl Store for Unsettled {
     }
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
         self.0.open_body(id, offset)
+    }
+    fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
+        self.0.open_bodies(ids)
     }
     fn settle<'a>(&'a self, _: &'a Lease, _: Vec<Settlement>) -> Answer<'a, ()> {
         futures::future::ready(Ok(())).boxed()

@@ -36,6 +36,9 @@ pub use sled::{Options, SledStore};
 /// What a call of the store gives back.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
+/// One of several bodies, opened or not.
+pub type Opened = Result<Box<dyn BodyReader>, StoreError>;
+
 /// A body on its way in. Dropping it aborts: nothing of it will ever exist.
 pub trait BodyWriter: Send {
     /// Takes the next octets of the content: CRLF line ends, no dot-stuffing.
@@ -292,6 +295,19 @@ pub trait Store: Send + Sync {
 
     /// Opens a body for reading from octet `offset` on.
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>>;
+
+    /// Opens several bodies from their beginning, each as [`Store::open_body`] does: an answer for each id, in
+    /// their order. An engine whose calls are visits elsewhere makes one visit of all, so it is meant for small
+    /// ones; the first chunk of each may be read along.
+    fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
+        Box::pin(async move {
+            let mut opened = Vec::with_capacity(ids.len());
+            for id in ids {
+                opened.push(self.open_body(id, 0).await);
+            }
+            opened
+        })
+    }
 
     /// Records what became of recipients; returns when durable. Settling twice is the same as once. Recipients
     /// outside the lease's queues, and those that are gone or over, are passed over; but one that was given up

@@ -4,6 +4,7 @@
 //! once; a larger one streams into a lane of its own as it comes. All file access happens on threads for
 //! blocking work. A body without its tail is nothing, so nothing has to be undone after a crash.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -11,11 +12,9 @@ use std::sync::{Arc, Weak};
 use crate::mail::QueueId;
 use crate::store::{Answer, BodyReader, BodyWriter, StoreError};
 
-use super::ahead::PAGE_BYTES_MAX;
 use super::committer::Op;
 use super::disk::{DiskFile, is_full};
 use super::frame::{self, BODY_BYTES_MAX, FRAME_BYTES, HEAD_BYTES, Nonce};
-use super::index::Index;
 use super::record::Location;
 use super::shared::{Shared, closed};
 use super::spool::Lane;
@@ -26,6 +25,9 @@ const SMALL_BYTES_MAX: usize = 256 * 1024;
 const SMALL_BYTES_PRESSED: usize = 32 * 1024;
 /// All bodies in memory together, above which each may hold little.
 const BUFFERED_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Frames read beyond the one that was asked for, in one visit to the blocking threads.
+const AHEAD_FRAMES: usize = 2;
 
 /// A body that streams.
 #[derive(Debug)]
@@ -208,25 +210,32 @@ impl Frames {
     }
 }
 
+impl Frames {
+    /// A few frames more. What is wrong with one is found out, and said, when that one is asked for.
+    fn ahead(&mut self) -> VecDeque<Vec<u8>> {
+        let mut ready = VecDeque::new();
+        while ready.len() < AHEAD_FRAMES && self.place < self.size {
+            match self.next() {
+                Ok(Some(octets)) => ready.push_back(octets),
+                _ => break,
+            }
+        }
+        ready
+    }
+}
+
 /// The engine's [`BodyReader`].
 pub(crate) struct Reader {
     shared: Weak<Shared>,
     frames: Option<Frames>,
-    /// `first` is all there is, and was checked.
-    whole: bool,
-    /// Read along with the opening, so that a small message costs one visit to the blocking threads.
-    first: Option<Vec<u8>>,
+    /// Read along with the opening, so that a small message costs one visit to the blocking threads, and by later
+    /// visits beyond what was asked for.
+    ready: VecDeque<Vec<u8>>,
     id: QueueId,
     size: u64,
 }
 
 impl Reader {
-    /// A body that was read before.
-    pub(crate) fn of_whole(id: QueueId, body: Vec<u8>) -> Self {
-        let size = body.len() as u64;
-        Self { shared: Weak::new(), frames: None, whole: true, first: Some(body), id, size }
-    }
-
     /// Opens the body of `id` for reading from `offset`. Blocks.
     pub(crate) fn open(shared: &Arc<Shared>, id: QueueId, offset: u64) -> Result<Self, StoreError> {
         // A compaction may move the record between looking it up and opening its file.
@@ -242,12 +251,11 @@ impl Reader {
             let Some((file, nonce)) = found else { continue };
             let size = entry.kept.size;
             let mut frames = Frames { file, nonce, id, at: entry.at, size, place: offset };
-            let first = Some(read(&mut frames, &Arc::downgrade(shared))?);
+            let ready = [read(&mut frames, &Arc::downgrade(shared))?].into();
             return Ok(Self {
                 shared: Arc::downgrade(shared),
                 frames: Some(frames),
-                whole: false,
-                first,
+                ready,
                 id,
                 size,
             });
@@ -270,8 +278,8 @@ impl Reader {
         let (file, nonce) = found.ok_or(StoreError::Corrupt(id))?;
         let mut frames = Frames { file, nonce, id, at, size, place: 0 };
         let shared = Arc::downgrade(shared);
-        let first = Some(read(&mut frames, &shared)?);
-        Ok(Self { shared, frames: Some(frames), first, id, size, whole: false })
+        let ready = [read(&mut frames, &shared)?].into();
+        Ok(Self { shared, frames: Some(frames), ready, id, size })
     }
 }
 
@@ -292,11 +300,8 @@ fn read(frames: &mut Frames, shared: &Weak<Shared>) -> Result<Vec<u8>, StoreErro
 impl BodyReader for Reader {
     fn read(&mut self) -> Answer<'_, Vec<u8>> {
         Box::pin(async {
-            if let Some(first) = self.first.take() {
-                return Ok(first);
-            }
-            if self.whole {
-                return Ok(Vec::new());
+            if let Some(octets) = self.ready.pop_front() {
+                return Ok(octets);
             }
             let Some(mut frames) = self.frames.take() else {
                 return Err(StoreError::Corrupt(self.id));
@@ -306,11 +311,13 @@ impl BodyReader for Reader {
                 return Ok(Vec::new());
             }
             let shared = self.shared.clone();
-            let (frames, octets) = blocking::unblock(move || {
+            let (frames, octets, ready) = blocking::unblock(move || {
                 let octets = read(&mut frames, &shared);
-                (frames, octets)
+                let ready = if octets.is_ok() { frames.ahead() } else { VecDeque::new() };
+                (frames, octets, ready)
             })
             .await;
+            self.ready = ready;
             // After damage nothing more is given; after a passing error the same place is tried again.
             if !matches!(octets, Err(StoreError::Corrupt(_))) {
                 self.frames = Some(frames);
@@ -321,30 +328,6 @@ impl BodyReader for Reader {
     fn size(&self) -> u64 {
         self.size
     }
-}
-
-/// Reads small bodies before they are asked for, as far as there is room. Blocks.
-pub(crate) fn read_ahead(
-    shared: &Shared,
-    index: &Index,
-    records: &[(QueueId, Location, u64)],
-) -> Result<(), StoreError> {
-    let mut room = PAGE_BYTES_MAX as u64;
-    for &(id, at, size) in records.iter().filter(|r| (1..=BODY_BYTES_MAX as u64).contains(&r.2)) {
-        if size > room {
-            break;
-        }
-        // What cannot be read now is found out, and said, when it is asked for.
-        let Ok(Some((file, nonce))) = shared.spool.file(at.segment) else { continue };
-        let mut frames = Frames { file, nonce, id, at, size, place: 0 };
-        let Ok(Some(octets)) = frames.next() else { continue };
-        room -= size;
-        shared.ahead.keep(id, octets);
-        if !index.has(id)? {
-            shared.ahead.take(id);
-        }
-    }
-    Ok(())
 }
 
 /// Reads a body to its end, for `verify`. Blocks.

@@ -13,8 +13,8 @@ use futures::stream::BoxStream;
 use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, RecipientState, Timestamp};
 use crate::store::{
     Answer, Archived, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter,
-    Head, Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement,
-    Snapshot, Store, StoreError,
+    Head, Health, LeaseAnswer, LeaseRequest, NewMessage, Opened, Position, QueueAction, Report,
+    Settlement, Snapshot, Store, StoreError,
 };
 
 use super::body::{Incoming, Reader, Writer};
@@ -125,12 +125,29 @@ impl Store for SledStore {
 
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
         Box::pin(async move {
-            self.shared.check()?;
-            if let Some(body) = self.shared.ahead.take(id).filter(|_| offset == 0) {
-                return Ok(Box::new(Reader::of_whole(id, body)) as Box<dyn BodyReader>);
-            }
             let opened = self.off(move |shared| Reader::open(shared, id, offset)).await?;
             Ok(Box::new(opened) as Box<dyn BodyReader>)
+        })
+    }
+
+    fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
+        Box::pin(async move {
+            let boxed = |reader| Box::new(reader) as Box<dyn BodyReader>;
+            let ahead: Vec<_> = ids.iter().map(|id| self.shared.ahead.take(*id)).collect();
+            let missing = ids.iter().zip(&ahead).filter(|(_, body)| body.is_none());
+            let missing: Vec<QueueId> = missing.map(|(id, _)| *id).collect();
+            let mut others = Vec::new();
+            if !missing.is_empty() {
+                let shared = self.shared.clone();
+                let open = move || missing.iter().map(|id| Reader::open(&shared, *id, 0)).collect();
+                others = blocking::unblock(open).await;
+            }
+            let mut others = others.into_iter();
+            let opened = ids.into_iter().zip(ahead).map(|(id, body)| match body {
+                Some(body) => self.shared.check().map(|()| boxed(Reader::of_whole(id, body))),
+                None => others.next().unwrap_or(Err(StoreError::Missing)).map(boxed),
+            });
+            opened.collect()
         })
     }
 
