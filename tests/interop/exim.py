@@ -31,7 +31,7 @@ accept_8bitmime
 message_size_limit = 100M
 check_spool_space = 0
 smtp_accept_queue_per_connection = 0
-deliver_drop_privilege
+{more}deliver_drop_privilege
 untrusted_set_sender = *
 acl_smtp_rcpt = check_rcpt
 acl_smtp_data = accept
@@ -70,7 +70,7 @@ class Exim:
 
     name = "exim"
 
-    def __init__(self, ground, folder):
+    def __init__(self, ground, folder, more=""):
         self.ground = ground
         self.folder = ground.path(folder)
         self.port = free_ports(1)[0]
@@ -83,12 +83,12 @@ class Exim:
         # Owned by root: Exim refuses a configuration that another user could have written.
         self.configuration = ground.write(
             f"{folder}/exim.conf",
-            CONFIGURATION.format(exim=os.path.abspath(EXIM), folder=self.folder, port=self.port))
+            CONFIGURATION.format(exim=os.path.abspath(EXIM), folder=self.folder, port=self.port, more=more))
 
     @classmethod
-    def behind(cls, ground, folder="exim-behind"):
-        """The customer's server: takes mail for demo.example and second.example."""
-        return cls(ground, folder)
+    def behind(cls, ground, folder="exim-behind", more=""):
+        """The customer's server: takes mail for demo.example and second.example. `more` goes among its main options."""
+        return cls(ground, folder, more)
 
     def start(self):
         """Starts it and waits until it listens."""

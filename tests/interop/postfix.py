@@ -114,12 +114,12 @@ class Postfix:
             raise Failed(f"postfix check: {output}{errors}")
 
     @classmethod
-    def behind(cls, ground, folder="postfix-behind"):
-        """The customer's server: takes mail for demo.example and second.example."""
+    def behind(cls, ground, folder="postfix-behind", more=""):
+        """The customer's server: takes mail for demo.example and second.example. `more` goes into its main.cf."""
         refusals = ", ".join(f"{{{to}@demo.example = {reply}}}" for to, reply in (
             ("later", "450 4.2.1 come again later"), ("never", "550 5.1.1 nobody of this name")))
         text = MAIN.replace("{hostname}", "mail.demo.example") + BEHIND.replace("{refusals}", refusals.replace(
-            "{", "{{").replace("}", "}}"))
+            "{", "{{").replace("}", "}}")) + more
         return cls(ground, folder, free_ports(1)[0], text)
 
     @classmethod
