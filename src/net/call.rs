@@ -20,11 +20,11 @@ use super::patience::within;
 use super::stop::Stop;
 use super::tls::{ClientTls, Trust};
 use super::wire::Wire;
-use crate::mail::{EtrnTls, Lease, TlsFacts};
-use crate::provider::Office;
+use crate::mail::{Domain, EtrnTls, Lease, TlsFacts};
 use crate::provider::board::LastDrain;
 use crate::provider::call::{Call, CallError, Caller, HostPort, Identity, Place};
 use crate::provider::route::{self, Exchangers};
+use crate::provider::{Office, World};
 use crate::smtp::opening::{Opening, REPLY_SECONDS_MAX, StartTls, Step, Wish};
 use crate::smtp::sasl::client::Keys;
 
@@ -84,7 +84,8 @@ impl Caller for Phone {
         let (stop, reach) = (self.stop.clone(), self.reach);
         async move {
             let Call { lease, way, place, tls, identity, login } = call;
-            let order = Order { office: &office, tls, identity, login };
+            let hostname = office.policy().hostname.clone();
+            let order = Order { hostname, world: &*office.world, tls, identity, login };
             let opened = match connect(&order, &resolver, reach, &place).await {
                 Ok(opened) => opened,
                 Err(error) => {
@@ -99,6 +100,37 @@ impl Caller for Phone {
     }
 }
 
+/// A look at a host as a call would find it: TLS and login, then QUIT. What TLS came to, if it came up.
+///
+/// # Errors
+/// Why it could not be used, in one line.
+pub async fn try_out(
+    hostname: &Domain,
+    world: &dyn World,
+    host: &HostPort,
+    tls: EtrnTls,
+    identity: Identity,
+    login: Option<(String, crate::mail::Secret)>,
+) -> Result<Option<TlsFacts>, String> {
+    let order = Order { hostname: hostname.clone(), world, tls, identity, login };
+    let said = |error| match error {
+        CallError::Later(why) | CallError::Never(why) => why,
+    };
+    let addresses = addresses_of_host(&host.host, host.port).await.map_err(said)?;
+    let mut last = "no address".to_owned();
+    for address in addresses.into_iter().take(ADDRESSES_MAX) {
+        match open(&order, &host.host, address).await {
+            Ok(Opened { mut wire, .. }) => {
+                // Courtesy: nothing depends on it.
+                let _ = say(&mut wire, &mut b"QUIT\r\n".to_vec()).await;
+                return Ok(wire.tls);
+            }
+            Err(error) => last = format!("[{}]: {error}", address.ip()),
+        }
+    }
+    Err(last)
+}
+
 async fn release(office: &Office, lease: Lease) {
     if let Err(error) = office.store.release(lease).await {
         log::warn!(target: crate::provider::ledger::TARGET, error = error.to_string(); "store-trouble");
@@ -107,7 +139,8 @@ async fn release(office: &Office, lease: Lease) {
 
 /// What holds for every host of a call.
 struct Order<'a> {
-    office: &'a Office,
+    hostname: Domain,
+    world: &'a dyn World,
     tls: EtrnTls,
     identity: Identity,
     login: Option<(String, crate::mail::Secret)>,
@@ -122,7 +155,7 @@ async fn connect(
 ) -> Result<Opened, CallError> {
     let mut last = "no host to call".to_owned();
     let mut left = ADDRESSES_MAX;
-    for target in targets(resolver, reach, place, order.office).await? {
+    for target in targets(resolver, reach, place, order).await? {
         for address in target.addresses.into_iter().take(left) {
             left -= 1;
             match open(order, &target.name, address).await {
@@ -139,7 +172,7 @@ async fn targets(
     resolver: &Resolver,
     reach: Reach,
     place: &Place,
-    office: &Office,
+    order: &Order<'_>,
 ) -> Result<Vec<Target>, CallError> {
     match place {
         Place::Host(HostPort { host, port }) => {
@@ -147,15 +180,15 @@ async fn targets(
             Ok(vec![Target { name: host.clone(), addresses }])
         }
         Place::Exchangers(domain) => {
-            let hostname = office.policy().hostname.clone();
             let mut chance = [0u8; 16];
-            office.world.chance(&mut chance);
+            order.world.chance(&mut chance);
             let answer = resolver.exchangers(domain.as_str()).await;
             let found = answer.map_err(|error| CallError::Later(error.to_string()))?;
-            let names = match route::choose(found, domain, &hostname, u128::from_be_bytes(chance)) {
-                Exchangers::Hosts(names) => names,
-                Exchangers::Nobody(why) => return Err(CallError::Never(why)),
-            };
+            let names =
+                match route::choose(found, domain, &order.hostname, u128::from_be_bytes(chance)) {
+                    Exchangers::Hosts(names) => names,
+                    Exchangers::Nobody(why) => return Err(CallError::Never(why)),
+                };
             let mut targets = Vec::new();
             for name in names.into_iter().take(ADDRESSES_MAX) {
                 // One exchanger without an address does not make the others useless (RFC 5321 §5.1).
@@ -236,13 +269,13 @@ async fn opened(
 ) -> Result<Opened, Failure> {
     let mut wire = dial::connect_to(address).await?;
     let mut nonce = [0; 24];
-    order.office.world.chance(&mut nonce);
+    order.world.chance(&mut nonce);
     let keys = order.login.as_ref().map(|(login, secret)| Keys {
         login: login.clone(),
         secret: Some(secret.clone()),
         has_certificate: false,
     });
-    let hostname = order.office.policy().hostname.clone();
+    let hostname = order.hostname.clone();
     let mut opening = Opening::new(Wish { hostname, starttls, tls: None, keys, nonce });
     let mut place = vec![0; 2 << 10];
     let mut out = Vec::new();

@@ -15,7 +15,7 @@ use async_std::net::{TcpStream, UdpSocket};
 use domain::base::iana::Rcode;
 use domain::base::name::ToName;
 use domain::base::{Message, MessageBuilder, Name, Rtype};
-use domain::rdata::{A, Aaaa, Mx};
+use domain::rdata::{A, Aaaa, AllRecordData, Mx};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::patience::within;
@@ -128,6 +128,33 @@ impl Resolver {
             }
         }
         Ok(found)
+    }
+
+    /// The TLSA records of a service, as in `_25._tcp.mx.example` (RFC 6698 §2.1): usage, selector, matching type,
+    /// and data.
+    ///
+    /// # Errors
+    /// No server gave a usable answer.
+    pub async fn tlsa(&self, name: &str) -> io::Result<Vec<(u8, u8, u8, Vec<u8>)>> {
+        let answer = self.ask(name, Rtype::TLSA).await?;
+        let mut found = Vec::new();
+        for record in answer.answer().map_err(unreadable)?.limit_to::<AllRecordData<_, _>>() {
+            let record = record.map_err(unreadable)?;
+            let AllRecordData::Tlsa(data) = record.data() else { continue };
+            found.push((
+                data.usage().to_int(),
+                data.selector().to_int(),
+                data.matching_type().to_int(),
+                data.data().to_vec(),
+            ));
+        }
+        Ok(found)
+    }
+
+    /// The name servers that are asked.
+    #[must_use]
+    pub fn servers(&self) -> &[SocketAddr] {
+        &self.servers
     }
 
     /// An answer with NOERROR or NXDOMAIN from one of the servers.

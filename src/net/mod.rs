@@ -14,6 +14,7 @@ pub mod listen;
 pub mod manager;
 pub mod patience;
 pub mod pipe;
+pub mod probe;
 pub mod proxy;
 pub mod serve;
 mod socket;

@@ -13,33 +13,33 @@ use crate::smtp::{LoginRequest, Proof, Refusal, sasl};
 /// How many customers are looked at together when a certificate names none.
 const PAGE: usize = 256;
 
+/// What there is under a name. Finding nothing takes the same steps as finding something.
+struct Known {
+    /// Whose login it is; `None` if it is nobody's.
+    owner: Option<(Login, Arc<Customer>)>,
+    /// What is stored, or a dummy that nobody can tell from it.
+    credential: Box<Credential>,
+}
+
+async fn known(office: &Office, name: &str) -> Result<Known, Refusal> {
+    let key = office.directory.server_key().await.map_err(|_| Refusal::LoginTrouble)?;
+    let mut credential = Box::new(sasl::dummy_credential(&key, name));
+    let mut owner = None;
+    if let Ok(login) = Login::parse(name) {
+        let found = office.directory.customer(&login.customer).await;
+        if let Some(customer) = found.map_err(|_| Refusal::LoginTrouble)?
+            && let Some(own) = customer.credentials.iter().find(|own| own.label == login.label)
+        {
+            *credential = own.clone();
+            owner = Some((login, customer));
+        }
+    }
+    Ok(Known { owner, credential })
+}
+
 /// The stored credential for `name`, or a dummy that nobody can tell from a real one.
 pub(super) async fn credential(office: &Office, name: &str) -> Result<Box<Credential>, Refusal> {
-    let known = match Login::parse(name) {
-        Ok(login) => lookup(office, &login).await?,
-        Err(_) => None,
-    };
-    match known {
-        Some((_, credential)) => Ok(Box::new(credential)),
-        None => dummy(office, name).await,
-    }
-}
-
-async fn dummy(office: &Office, name: &str) -> Result<Box<Credential>, Refusal> {
-    let key = office.directory.server_key().await.map_err(|_| Refusal::LoginTrouble)?;
-    Ok(Box::new(sasl::dummy_credential(&key, name)))
-}
-
-async fn lookup(
-    office: &Office,
-    login: &Login,
-) -> Result<Option<(Arc<Customer>, Credential)>, Refusal> {
-    let found =
-        office.directory.customer(&login.customer).await.map_err(|_| Refusal::LoginTrouble)?;
-    Ok(found.and_then(|customer| {
-        let credential = customer.credentials.iter().find(|c| c.label == login.label)?.clone();
-        Some((customer, credential))
-    }))
+    Ok(known(office, name).await?.credential)
 }
 
 /// The provider's verdict on a finished exchange with `peer`. It waits longer the more logins failed, see
@@ -73,18 +73,25 @@ async fn verdict(
     request: LoginRequest,
     tls: Option<&TlsFacts>,
 ) -> Result<Box<Account>, Refusal> {
-    let proven = match request.proof {
-        Proof::Proven(login) => Some(login),
-        Proof::Wrong => None,
-        Proof::Password(password) => check_password(office, &request.name, password).await?,
+    let owner = match request.proof {
         Proof::Certificate => {
             by_certificate(office, &request.name, tls.ok_or(Refusal::LoginFailed)?).await?
         }
+        // Also for a wrong proof what there is under the name is looked up: a suspended customer, whose proof may be
+        // right, costs no more than one that does not exist.
+        proof => {
+            let Known { owner, credential } = known(office, &request.name).await?;
+            let is_right = match proof {
+                Proof::Password(password) => is_password(password, credential).await,
+                // What was proved holds only while the credential is there.
+                Proof::Proven(login) => owner.as_ref().is_some_and(|(own, _)| *own == login),
+                Proof::Wrong | Proof::Certificate => false,
+            };
+            owner.filter(|_| is_right)
+        }
     };
-    let login = proven.ok_or(Refusal::LoginFailed)?;
-    let customer =
-        office.directory.customer(&login.customer).await.map_err(|_| Refusal::LoginTrouble)?;
-    let customer = customer.filter(|c| !c.suspended).ok_or(Refusal::LoginFailed)?;
+    let (login, customer) =
+        owner.filter(|(_, customer)| !customer.suspended).ok_or(Refusal::LoginFailed)?;
     let wanted = request.authzid.as_deref().filter(|id| !id.is_empty());
     if wanted.is_some_and(|id| id != customer.name.as_str() && id != request.name) {
         return Err(Refusal::LoginFailed);
@@ -97,24 +104,8 @@ async fn verdict(
 }
 
 /// PLAIN: derives the key from the password on a thread of its own, also for a name that nobody has.
-async fn check_password(
-    office: &Office,
-    name: &str,
-    password: Secret,
-) -> Result<Option<Login>, Refusal> {
-    let login = Login::parse(name).ok();
-    let known = match &login {
-        Some(login) => lookup(office, login).await?.map(|(_, credential)| credential),
-        None => None,
-    };
-    let is_known = known.is_some();
-    let credential = match known {
-        Some(credential) => credential,
-        None => *dummy(office, name).await?,
-    };
-    let right =
-        blocking::unblock(move || sasl::verify_password(&password, &credential.scram)).await;
-    Ok(login.filter(|_| is_known && right))
+async fn is_password(password: Secret, credential: Box<Credential>) -> bool {
+    blocking::unblock(move || sasl::verify_password(&password, &credential.scram)).await
 }
 
 /// EXTERNAL: the customer that this certificate stands for. A name that was given must be among those; without
@@ -123,27 +114,26 @@ async fn by_certificate(
     office: &Office,
     name: &str,
     tls: &TlsFacts,
-) -> Result<Option<Login>, Refusal> {
+) -> Result<Option<(Login, Arc<Customer>)>, Refusal> {
     let mut found = Vec::new();
     let mut after = None;
     loop {
         let page =
             office.directory.customers(after, PAGE).await.map_err(|_| Refusal::LoginTrouble)?;
-        let fitting = page.iter().filter(|customer| stands_for(tls, customer));
-        found.extend(fitting.map(|customer| customer.name.clone()));
+        found.extend(page.iter().filter(|customer| stands_for(tls, customer)).cloned());
         match page.last() {
             Some(last) if page.len() == PAGE => after = Some(last.name.clone()),
             _ => break,
         }
     }
     if !name.is_empty() {
-        found.retain(|customer| customer.as_str() == name);
+        found.retain(|customer| customer.name.as_str() == name);
     }
     let customer = match (found.pop(), found.is_empty()) {
         (Some(only), true) => only,
         _ => return Ok(None),
     };
-    Ok(Some(Login { customer, label: "".into() }))
+    Ok(Some((Login { customer: customer.name.clone(), label: "".into() }, customer)))
 }
 
 /// Whether the certificate of the TLS layer stands for this customer: its key is pinned; or the operator's own

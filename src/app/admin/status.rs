@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use super::view::{Queue, Status};
 use super::{Done, Refused};
-use crate::mail::Domain;
+use crate::mail::{Domain, QueueId, Timestamp};
 use crate::provider::Office;
+use crate::store::Filter;
 
 /// Records read at once.
 const PAGE: usize = 500;
+/// A clock that was corrected by so much is no reason to worry.
+const AHEAD_MILLIS: u64 = 5 * 60 * 1000;
 
 pub(super) async fn snapshot(office: &Office) -> Result<Done, Refused> {
     let listeners = office.board.listeners();
@@ -24,6 +27,15 @@ pub(super) async fn snapshot(office: &Office) -> Result<Done, Refused> {
         store: office.store.health().await?,
     };
     Ok(Done::Status(Box::new(status)))
+}
+
+/// Ids begin with the time of arrival, so what came in the future stands behind all else.
+pub(super) async fn examine(office: &Office) -> Result<Done, Refused> {
+    let soon = Timestamp(office.world.now().0.saturating_add(AHEAD_MILLIS));
+    let after = Some(QueueId::at(soon.0, 0));
+    let heads = office.store.query(Filter::default(), after, 1000).await?;
+    let furthest = heads.last().map(|head| head.arrived.rfc3339());
+    Ok(Done::Examined { ahead: heads.len() as u64, furthest })
 }
 
 async fn queues(office: &Office) -> Result<Vec<Queue>, Refused> {

@@ -7,6 +7,7 @@
 mod client;
 mod peer;
 mod server;
+mod shown;
 mod wiping;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 pub use client::{ClientTls, Identity, Trust};
 pub use server::{PairFiles, ServerFiles, ServerTls};
+pub use shown::Shown;
 
 use super::wire::{Stream, Wire};
 use crate::mail::TlsFacts;

@@ -12,11 +12,9 @@ use std::sync::{Arc, Weak};
 use crate::mail::QueueId;
 use crate::store::{Answer, BodyReader, BodyWriter, StoreError};
 
-use super::ahead::PAGE_BYTES_MAX;
 use super::committer::Op;
 use super::disk::{DiskFile, is_full};
 use super::frame::{self, BODY_BYTES_MAX, FRAME_BYTES, HEAD_BYTES, Nonce};
-use super::index::Index;
 use super::record::Location;
 use super::shared::{Shared, closed};
 use super::spool::Lane;
@@ -244,8 +242,6 @@ impl Frames {
 pub(crate) struct Reader {
     shared: Weak<Shared>,
     frames: Option<Frames>,
-    /// `ready` is all there is, and was checked.
-    whole: bool,
     /// Read along with the opening, so that a small message costs one visit to the blocking threads, and by later
     /// visits beyond what was asked for.
     ready: VecDeque<Vec<u8>>,
@@ -254,12 +250,6 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A body that was read before.
-    pub(crate) fn of_whole(id: QueueId, body: Vec<u8>) -> Self {
-        let size = body.len() as u64;
-        Self { shared: Weak::new(), frames: None, whole: true, ready: [body].into(), id, size }
-    }
-
     /// Opens the body of `id` for reading from `offset`. Blocks.
     pub(crate) fn open(shared: &Arc<Shared>, id: QueueId, offset: u64) -> Result<Self, StoreError> {
         // A compaction may move the record between looking it up and opening its file.
@@ -279,7 +269,6 @@ impl Reader {
             return Ok(Self {
                 shared: Arc::downgrade(shared),
                 frames: Some(frames),
-                whole: false,
                 ready,
                 id,
                 size,
@@ -304,7 +293,7 @@ impl Reader {
         let mut frames = Frames { file, nonce, id, at, size, place: 0 };
         let shared = Arc::downgrade(shared);
         let ready = [read(&mut frames, &shared)?].into();
-        Ok(Self { shared, frames: Some(frames), ready, id, size, whole: false })
+        Ok(Self { shared, frames: Some(frames), ready, id, size })
     }
 }
 
@@ -327,9 +316,6 @@ impl BodyReader for Reader {
         Box::pin(async {
             if let Some(octets) = self.ready.pop_front() {
                 return Ok(octets);
-            }
-            if self.whole {
-                return Ok(Vec::new());
             }
             let Some(mut frames) = self.frames.take() else {
                 return Err(StoreError::Corrupt(self.id));
@@ -361,30 +347,6 @@ impl BodyReader for Reader {
     fn size(&self) -> u64 {
         self.size
     }
-}
-
-/// Reads small bodies before they are asked for, as far as there is room. Blocks.
-pub(crate) fn read_ahead(
-    shared: &Shared,
-    index: &Index,
-    records: &[(QueueId, Location, u64)],
-) -> Result<(), StoreError> {
-    let mut room = PAGE_BYTES_MAX as u64;
-    for &(id, at, size) in records.iter().filter(|r| (1..=BODY_BYTES_MAX as u64).contains(&r.2)) {
-        if size > room {
-            break;
-        }
-        // What cannot be read now is found out, and said, when it is asked for.
-        let Ok(Some((file, nonce))) = shared.spool.file(at.segment) else { continue };
-        let mut frames = Frames { file, nonce, id, at, size, place: 0 };
-        let Ok(Some(octets)) = frames.next() else { continue };
-        room -= size;
-        shared.ahead.keep(id, octets);
-        if !index.has(id)? {
-            shared.ahead.take(id);
-        }
-    }
-    Ok(())
 }
 
 /// Reads a body to its end, for `verify`. Blocks.

@@ -323,9 +323,6 @@ impl Committer {
             if !now.kept.recipients.is_empty() {
                 spool.enter(now.at);
             }
-            if now.kept.recipients.is_empty() || now.kept.damaged {
-                self.shared.ahead.take(now.kept.id);
-            }
         }
         drop(tally);
         // Only now: a sealed segment in which nothing lives may be removed at once.

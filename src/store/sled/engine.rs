@@ -125,10 +125,6 @@ impl Store for SledStore {
 
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
         Box::pin(async move {
-            self.shared.check()?;
-            if let Some(body) = self.shared.ahead.take(id).filter(|_| offset == 0) {
-                return Ok(Box::new(Reader::of_whole(id, body)) as Box<dyn BodyReader>);
-            }
             let opened = self.off(move |shared| Reader::open(shared, id, offset)).await?;
             Ok(Box::new(opened) as Box<dyn BodyReader>)
         })

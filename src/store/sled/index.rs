@@ -162,11 +162,6 @@ impl Index {
         Ok(Some((entry, digest(&key, &value))))
     }
 
-    /// Whether there is such a message.
-    pub(crate) fn has(&self, id: QueueId) -> Result<bool, StoreError> {
-        guarded(|| self.db.contains_key(message_key(id)))
-    }
-
     /// Applies a batch, whole.
     pub(crate) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         guarded(|| self.db.apply_batch(batch))

@@ -11,7 +11,6 @@ use crate::store::kept::Class;
 use crate::store::tally::plus;
 use crate::store::{Count, Filter, Head, Position, StoreError};
 
-use super::body::read_ahead;
 use super::index::{Entry, Ids, Index, deadline_key, kind, message};
 use super::keeper::report_entry;
 use super::shared::{Shared, reading};
@@ -72,7 +71,7 @@ pub(crate) fn next(
     limit: usize,
 ) -> Result<Vec<Head>, StoreError> {
     shared.ask(|index| {
-        let (mut heads, mut records) = (Vec::new(), Vec::new());
+        let mut heads = Vec::new();
         for (rank, class) in [(0u8, Class::Ready), (1, Class::Late)] {
             let start = match after {
                 Some(position) if position.rank > rank => continue,
@@ -83,17 +82,14 @@ pub(crate) fn next(
             let mut ids = Merged::new(rows.collect::<Result<_, _>>()?)?;
             while heads.len() < limit {
                 let Some(id) = ids.next()? else { break };
-                let Some(Entry { kept, at }) = entry(shared, index, id)? else { continue };
-                let size = kept.size;
+                let Some(Entry { kept, .. }) = entry(shared, index, id)? else { continue };
                 let offer = kept.offer(customer, domains);
                 // One that is late in another of these queues is late in all.
                 if let Some(head) = offer.filter(|head| head.position.rank == rank) {
                     heads.push(head);
-                    records.push((id, at, size));
                 }
             }
         }
-        read_ahead(shared, index, &records)?;
         Ok(heads)
     })
 }

@@ -5,7 +5,6 @@
 //! ARCHITECTURE.md how the parts belong together. All blocking work happens on the committer's thread, on the
 //! keeper's, or on the threads of the `blocking` crate.
 
-mod ahead;
 mod body;
 mod check;
 mod committer;
@@ -53,6 +52,7 @@ use journal::Journal;
 use reserve::Reserve;
 use shared::{Shared, closed, locked};
 use spool::Spool;
+use state::Layout;
 
 /// What an answer of success means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +90,22 @@ impl Default for Options {
             disk: Arc::new(RealDisk),
         }
     }
+}
+
+/// The layout of the store in this folder, and the one that this program writes; `None` if there is no store yet.
+///
+/// # Errors
+/// The folder cannot be read, names no layout, or is half loaded.
+pub fn layout(folder: &Path) -> Result<(Option<u32>, u32), StoreError> {
+    let found = match state::layout(&RealDisk, folder)? {
+        Layout::New => None,
+        Layout::Whole(layout) | Layout::Coming { to: layout, .. } => Some(layout),
+        Layout::HalfLoaded => {
+            let why = "a load did not come to its end; repeat `restante load FILE`";
+            return Err(StoreError::Unready(why.into()));
+        }
+    };
+    Ok((found, state::LAYOUT))
 }
 
 impl std::fmt::Debug for Options {
@@ -219,7 +235,6 @@ impl SledStore {
             server_key: Mutex::new(found.key),
             hints: Hints::default(),
             snapshots: snapshot::Snapshots::default(),
-            ahead: ahead::Ahead::default(),
             broken: Mutex::new(None),
             damage: Mutex::new(found.damage),
             flushed: Mutex::new(applied.journal),
@@ -241,6 +256,12 @@ impl SledStore {
         let keeper = thread.spawn(move || keeper::run(&kept, &stop, unchecked)).map_err(broken)?;
         let threads = Threads { committer, keeper, keeper_stop };
         Ok(Self { shared, ended: Mutex::new(Some(threads)) })
+    }
+
+    /// How many messages there are.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        locked(&self.shared.applied).entries
     }
 
     /// Compacts until nothing is worth it any more; answers how many segments were. Blocks.

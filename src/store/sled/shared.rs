@@ -19,7 +19,6 @@ use crate::store::tally::Tally;
 use crate::store::{Count, StoreError};
 
 use super::Options;
-use super::ahead::Ahead;
 use super::committer::Op;
 use super::disk::Disk;
 use super::index::Index;
@@ -54,8 +53,6 @@ pub(crate) struct Shared {
     pub(crate) server_key: Mutex<Option<[u8; 32]>>,
     pub(crate) hints: Hints,
     pub(crate) snapshots: Snapshots,
-    /// Bodies read before they are asked for.
-    pub(crate) ahead: Ahead,
     pub(crate) broken: Mutex<Option<String>>,
     pub(crate) damage: Mutex<Vec<String>>,
     pub(crate) applied: Mutex<Applied>,
