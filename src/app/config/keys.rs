@@ -235,6 +235,20 @@ pub const KEYS: &[Key] = &[
         "\"16 MiB\"",
         "The same in octets of their contents; a larger message travels alone.",
     ),
+    key(
+        "drain.noop_after",
+        Kind::Time,
+        "\"4m\"",
+        "Silence on such a connection after which NOOP is said; below the idle limit of customers' servers (Postfix, \
+         Exim: 5m).",
+    ),
+    key(
+        "drain.stall_after",
+        Kind::Time,
+        "\"90s\"",
+        "Silence in the middle of a group of commands, under TLS, after which `client-profile auto` takes the \
+         client for one that reads a line of each record only.",
+    ),
     key("etrn.enabled", Kind::Bool, "true", "Offer ETRN to customers with an `etrn-host`."),
     key(
         "etrn.retry",

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use crate::mail::QueueId;
@@ -18,6 +17,7 @@ use super::frame::{self, BODY_BYTES_MAX, FRAME_BYTES, HEAD_BYTES, Nonce};
 use super::record::Location;
 use super::shared::{Shared, closed};
 use super::spool::Lane;
+use super::sync::{Ordering, off};
 
 /// Bodies up to this wait in memory; also what a stream collects before it writes.
 const SMALL_BYTES_MAX: usize = 256 * 1024;
@@ -94,7 +94,7 @@ impl Writer {
         }
         let Some(mut incoming) = self.incoming.take() else { return Ok(()) };
         let (shared, id, hint) = (self.shared.clone(), self.id, self.hint.max(self.written));
-        let (incoming, done) = blocking::unblock(move || {
+        let (incoming, done) = off(move || {
             let done = spill(&shared, &mut incoming, id, hint);
             (incoming, done)
         })
@@ -330,7 +330,7 @@ impl BodyReader for Reader {
                 return Ok(octets);
             }
             let shared = self.shared.clone();
-            let (frames, octets, ready) = blocking::unblock(move || {
+            let (frames, octets, ready) = off(move || {
                 let octets = read(&mut frames, &shared);
                 let ready = if octets.is_ok() { frames.ahead() } else { VecDeque::new() };
                 (frames, octets, ready)

@@ -7,8 +7,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use futures::channel::oneshot;
@@ -27,6 +25,7 @@ use super::journal::Journal;
 use super::record::{Location, Mark};
 use super::shared::{Shared, locked, reading, writing};
 use super::spool::Lane;
+use super::sync::{Ordering, Receiver, scope};
 
 /// Operations answered together at most.
 const GROUP_OPS_MAX: usize = 4096;
@@ -254,7 +253,7 @@ impl Committer {
     fn sync_beside_index(&mut self, group: &mut Group) -> Result<(), Failure> {
         let mut writes = Group::default();
         writes.files = std::mem::take(&mut group.files);
-        let (synced, sums) = std::thread::scope(|scope| {
+        let (synced, sums) = scope(|scope| {
             let this = &*self;
             let syncing = scope.spawn(move || this.sync(&mut writes));
             let sums = this.change_index(group);
@@ -267,6 +266,8 @@ impl Committer {
     }
 
     fn change_index(&self, group: &mut Group) -> Result<Sums, Failure> {
+        let stood = group.slots.iter().map(|(id, s)| (*id, s.before.as_ref().map(|(e, _)| e)));
+        let _moment = self.shared.snapshots.note(stood);
         let mut changes = Changes::default();
         let mut sums = Sums::default();
         for slot in group.slots.values() {
@@ -364,7 +365,7 @@ fn sync_files(files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
     match files {
         [] => Ok(()),
         [only] => only.sync(),
-        [first, others @ ..] => std::thread::scope(|scope| {
+        [first, others @ ..] => scope(|scope| {
             let others: Vec<_> =
                 others.iter().map(|file| scope.spawn(move || file.sync())).collect();
             let mut result = first.sync();

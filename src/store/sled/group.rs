@@ -15,7 +15,7 @@ use super::committer::{Committer, Failure, Op, Waiter};
 use super::disk::DiskFile;
 use super::index::Entry;
 use super::record::{Location, Mark};
-use super::shared::{Shared, reading};
+use super::shared::{Shared, locked, reading};
 use super::spool::Lane;
 
 /// A message before and after the group.
@@ -102,6 +102,9 @@ impl Group {
             }
             Op::Abort(lane) => committer.shared.spool.cut_off(lane),
             Op::Settle { customer, domains, token, settlements, valid, waiter } => {
+                // It may have been lost on the way here.
+                let now = committer.shared.now();
+                let valid = valid && locked(&committer.shared.leases).is_valid(token, now);
                 for Settlement { id, index, verdict } in settlements {
                     let told = matches!(
                         verdict,
