@@ -67,6 +67,21 @@ fn every_target_stands_the_transcripts() {
     }
 }
 
+/// A whole dump with each octet changed, and cut off at each: the fuzzer's first steps, taken in every run.
+#[test]
+fn the_dump_loader_stands_a_dump_that_was_tampered_with() {
+    let files = in_tree("tests/dump");
+    let whole = std::fs::read(files.first().expect("a frozen dump")).expect("readable");
+    for place in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[place] ^= 1 << (place % 8);
+        targets::dump_loader(&changed);
+        if place % 16 == 0 {
+            targets::dump_loader(&whole[..place]);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 

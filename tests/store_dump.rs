@@ -169,6 +169,48 @@ fn a_store_that_is_closed_gives_no_dump() {
     assert!(matches!(block_on(sled.snapshot()), Err(StoreError::Broken(_))));
 }
 
+fn frozen() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dump/first.dump")
+}
+
+/// What the frozen dump holds.
+fn small() -> Memory {
+    let memory = Memory::new();
+    block_on(memory.create(customer("one", &["one.example"]))).expect("created");
+    put_body(
+        &memory,
+        message(1, &[("a@x.example", "ax"), ("b@y.example", "by")]),
+        b"Subject: 1\r\n\r\n",
+    )
+    .expect("kept");
+    put_body(&memory, message(2, &[("a@x.example", "ax")]), b"").expect("kept");
+    let drain = lease(&memory, "ax", &["x.example"]);
+    let doubt = Settlement { id: id(2), index: 0, verdict: Verdict::InDoubt };
+    block_on(memory.settle(&drain, vec![failed(1, 0), doubt])).expect("settled");
+    block_on(memory.release(drain)).expect("released");
+    let some = Filter { recipient: Some("b@".into()), ..Filter::default() };
+    block_on(memory.apply(some, QueueAction::Hold)).expect("held");
+    block_on(memory.take_server_key([9; 32])).expect("taken");
+    memory
+}
+
+/// Dumps of released programs are kept for years.
+#[test]
+fn the_first_form_of_dumps_loads_for_ever() {
+    let octets = std::fs::read(frozen()).expect("there");
+    let memory = Memory::new();
+    loaded(&memory, &octets).expect("loaded");
+    assert_eq!(seen(&memory), seen(&small()));
+}
+
+#[test]
+#[ignore = "writes the frozen dump, once"]
+fn make_frozen_dump() {
+    assert!(!frozen().exists(), "a frozen dump is never written again");
+    std::fs::create_dir_all(frozen().parent().expect("a folder")).expect("made");
+    std::fs::write(frozen(), dumped(&small())).expect("written");
+}
+
 fn later_emptied(store: &dyn Engine) {
     filled(store);
     let before = dumped(store);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::abuse::Abuse;
+use super::account::Derivations;
 use super::age::Age;
 use super::bell::Bell;
 use super::board::Board;
@@ -36,6 +37,8 @@ pub struct Office {
     pub outgoing: Bell<Flush>,
     /// What the customers' servers last announced.
     pub servers: Servers,
+    /// Places for the computing of passwords.
+    pub(super) derivations: Derivations,
     age: Age,
     policy: RwLock<Arc<Policy>>,
     last_id: Mutex<u128>,
@@ -67,6 +70,7 @@ impl Office {
             flushes: Bell::default(),
             outgoing: Bell::default(),
             servers: Servers::default(),
+            derivations: Derivations::default(),
             age,
             policy,
             last_id,

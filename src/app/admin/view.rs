@@ -376,7 +376,7 @@ pub(super) fn action_word(action: QueueAction) -> &'static str {
 }
 
 /// Octets as base64 in JSON.
-pub(super) mod octets {
+pub(in crate::app::admin) mod octets {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use super::{Failure, ask, unexpected};
+use super::{Failure, ask, exchange, unexpected};
 use crate::app::admin::{Done, Item, Message, Refused, Request, Select};
 use crate::app::backend::Backend;
 use crate::app::cli::{ActionArgs, QueueCommand};
@@ -18,6 +18,9 @@ pub(super) fn run(command: QueueCommand, desk: &mut Backend, out: &mut Out) -> R
         QueueCommand::Hold(args) => act(&args, QueueAction::Hold, desk, out)?,
         QueueCommand::Release(args) => act(&args, QueueAction::Release, desk, out)?,
         QueueCommand::Remove(args) => act(&args, QueueAction::Remove, desk, out)?,
+        QueueCommand::Bounce(args) => bounce(&args, desk, out)?,
+        QueueCommand::Export(args) => exchange::export(&args, desk, out)?,
+        QueueCommand::Import { files, quiet } => exchange::import(&files, quiet, desk, out)?,
     }
     Ok(())
 }
@@ -139,18 +142,7 @@ fn act(
         QueueAction::Release => ("release", "released"),
         QueueAction::Remove => ("remove", "removed"),
     };
-    let filter = args.filter.select();
-    let conditions = Select { ids: Vec::new(), ..filter.clone() } != Select::default();
-    if filter == Select::default() && !args.all {
-        let mend = "name ids or a filter such as --customer NAME, or --all";
-        return Err(Failure::Usage(Refused::new(format!("which messages shall I {word}?"), mend)));
-    }
-    if args.dry_run {
-        return dry_run(filter, word, desk, out);
-    }
-    if conditions || args.all {
-        confirm(&filter, word, args.yes, desk)?;
-    }
+    let Some(filter) = meant(args, word, desk, out)? else { return Ok(()) };
     let request = Request::QueueApply { filter: filter.clone(), action };
     let messages = count(ask(desk, request)?)?;
     // Nothing touched: they may be held (or released) already, or gone.
@@ -166,6 +158,62 @@ fn act(
         return Ok(out.line(&format!("{past}: {messages} message(s)"))?);
     }
     Ok(out.json(&serde_json::json!({"action": word, "messages": messages, "dry_run": false}))?)
+}
+
+/// What is meant, once it is clear that it is; nothing if there is nothing to do.
+fn meant(
+    args: &ActionArgs,
+    word: &str,
+    desk: &mut Backend,
+    out: &mut Out,
+) -> Result<Option<Select>, Failure> {
+    let filter = args.filter.select();
+    let conditions = Select { ids: Vec::new(), ..filter.clone() } != Select::default();
+    if filter == Select::default() && !args.all {
+        let mend = "name ids or a filter such as --customer NAME, or --all";
+        return Err(Failure::Usage(Refused::new(format!("which messages shall I {word}?"), mend)));
+    }
+    if args.dry_run {
+        dry_run(filter, word, desk, out)?;
+        return Ok(None);
+    }
+    if conditions || args.all {
+        confirm(&filter, word, args.yes, desk)?;
+    }
+    Ok(Some(filter))
+}
+
+/// `bounce`.
+fn bounce(args: &ActionArgs, desk: &mut Backend, out: &mut Out) -> Result<(), Failure> {
+    let Some(filter) = meant(args, "bounce", desk, out)? else { return Ok(()) };
+    let by_id = !filter.ids.is_empty();
+    let done = ask(desk, Request::QueueBounce { filter })?;
+    let Done::Bounced { messages, busy, untold } = done else { return Err(unexpected().into()) };
+    desk.report_now();
+    if !out.is_text() {
+        let said = serde_json::json!({
+            "action": "bounce", "messages": messages, "busy": busy, "untold": untold, "dry_run": false
+        });
+        out.json(&said)?;
+    } else {
+        out.line(&format!("bounced: {messages} message(s)"))?;
+    }
+    let (what, mend) = match (messages, busy, untold) {
+        (0, 0, 0) if by_id => (
+            "there is nothing to bounce: no such message".to_owned(),
+            "it may have been collected meanwhile; see `restante queue list`",
+        ),
+        (_, 0, 0) => return Ok(()),
+        (_, 0, untold) => (
+            format!("{untold} message(s) have the null reverse-path: nobody can be told"),
+            "`restante queue remove` forgets them",
+        ),
+        (_, busy, _) => (
+            format!("{busy} message(s) are on their way to the customer"),
+            "try again when the drain is over",
+        ),
+    };
+    Err(Refused::new(what, mend).into())
 }
 
 fn count(done: Done) -> Result<u64, Refused> {

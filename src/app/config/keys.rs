@@ -224,6 +224,18 @@ pub const KEYS: &[Key] = &[
         "How long the reversed connection stays after the last message.",
     ),
     key(
+        "drain.window_messages",
+        Kind::Count(1, 100_000, 1),
+        "512",
+        "Messages on their way to a customer and not yet recorded; at most so many come twice after a cut.",
+    ),
+    key(
+        "drain.window_bytes",
+        Kind::Size(0),
+        "\"16 MiB\"",
+        "The same in octets of their contents; a larger message travels alone.",
+    ),
+    key(
         "drain.noop_after",
         Kind::Time,
         "\"4m\"",

@@ -10,7 +10,7 @@ use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{Ask, Line, VERSION};
-use crate::app::admin::{self, Item, Items, Refused};
+use crate::app::admin::{self, Item, Items, Refused, Request, Sent};
 use crate::net::control::{Attend, Peer};
 use crate::net::wire::Stream;
 use crate::provider::Office;
@@ -47,8 +47,15 @@ pub async fn converse(office: &Office, who: &str, stream: impl Stream) -> std::i
             Ok(ask) => ask,
             Err(refused) => return write(&mut writer, &Line::Refused(refused)).await,
         };
-        let mut items = Lines(&mut writer);
+        let sends = matches!(ask.request, Request::QueueImport { .. });
+        let mut items = Lines { writer: &mut writer, requests: &mut requests, sends };
         let answer = admin::perform(office, who, ask.request, &mut items).await;
+        // What nobody wanted to have is not the next request.
+        while items.sends {
+            if items.take().await.is_err() && items.sends {
+                return Ok(());
+            }
+        }
         let last = answer.map_or_else(Line::Refused, Line::Done);
         write(&mut writer, &last).await?;
     }
@@ -123,14 +130,41 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), line: &Line) -> std::io::
     writer.flush().await
 }
 
-/// Items as lines.
-struct Lines<'a, W>(&'a mut W);
+/// Items as lines, and what the command sends as lines of its own.
+struct Lines<'a, W, R> {
+    writer: &'a mut W,
+    requests: &'a mut Requests<R>,
+    /// The command has not come to the end of what it sends.
+    sends: bool,
+}
 
-impl<W: AsyncWrite + Unpin + Send> Items for Lines<'_, W> {
+fn went_away(why: impl std::fmt::Display) -> Refused {
+    Refused::new(format!("the command went away: {why}"), "")
+}
+
+impl<W: AsyncWrite + Unpin + Send, R: AsyncRead + Unpin + Send> Items for Lines<'_, W, R> {
     fn put(&mut self, item: Item) -> BoxFuture<'_, Result<(), Refused>> {
+        Box::pin(async move { write(self.writer, &Line::Item(item)).await.map_err(went_away) })
+    }
+
+    fn take(&mut self) -> BoxFuture<'_, Result<Option<Vec<u8>>, Refused>> {
         Box::pin(async move {
-            let sent = write(self.0, &Line::Item(item)).await;
-            sent.map_err(|error| Refused::new(format!("the command went away: {error}"), ""))
+            if !self.sends {
+                return Ok(None);
+            }
+            let line = self.requests.next().await.map_err(went_away)?;
+            let line = line.ok_or_else(|| went_away("in the middle of a message"))?;
+            match serde_json::from_slice(&line).map_err(went_away)? {
+                Sent::Octets(octets) => Ok(Some(octets)),
+                Sent::End => {
+                    self.sends = false;
+                    Ok(None)
+                }
+                Sent::Abort => {
+                    self.sends = false;
+                    Err(went_away("it could not read its file"))
+                }
+            }
         })
     }
 }

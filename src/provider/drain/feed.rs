@@ -20,6 +20,9 @@ use crate::store::{BodyReader, Head, HeldRecipient, Position, Store, StoreError}
 
 /// Most octets of bodies read ahead, all messages together; one chunk of the store may come on top.
 pub(super) const AHEAD_BYTES_MAX: u64 = 256 << 10;
+/// Octets of the body under way that are held before no more is asked for; the store's reader may hold as much
+/// again, twice.
+const BODY_AHEAD_BYTES_MAX: u64 = 64 << 10;
 /// The largest chunk that a store gives, in octets.
 const CHUNK_BYTES_MAX: u64 = 64 << 10;
 /// Bodies opened ahead. They are opened half of them at once: a visit to the store costs more than a small body.
@@ -401,7 +404,7 @@ impl Body {
     /// Reads on; true if something moved.
     pub(super) fn poll(&mut self, id: QueueId, context: &mut Context<'_>) -> bool {
         if self.reading.is_none()
-            && self.held < AHEAD_BYTES_MAX
+            && self.held < BODY_AHEAD_BYTES_MAX
             && let Some(mut reader) = self.reader.take()
         {
             self.reading = Some(

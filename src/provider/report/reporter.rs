@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 
-use super::decide::{Due, due, returns_whole};
+use super::decide::{Action, Due, due, returns_whole};
 use super::notice::{Notice, Returned, Told, has_utf8_header};
 use crate::mail::{
     BodyKind, ContentFacts, CustomerName, Envelope, ForwardPath, Notify, QueueId, Recipient,
@@ -139,14 +139,21 @@ impl Reporter {
                 Due::Wait => {}
             }
         }
-        if !silent.is_empty() {
-            self.office.store.conclude(head.id, silent, None).await?;
-        }
         if !told.is_empty() {
             match self.route(reverse_path).await? {
                 Some(route) => self.report(head, told, route).await?,
-                None => kept.extend(told.iter().map(|told| told.held)),
+                None => {
+                    // Mail that was handed on well needs no postmaster.
+                    let (failed, fine): (Vec<_>, Vec<_>) =
+                        told.iter().partition(|told| told.action == Action::Failed);
+                    kept.extend(failed.iter().map(|told| told.held));
+                    silent
+                        .extend(fine.iter().map(|told| (told.held.index, told.held.state.clone())));
+                }
             }
+        }
+        if !silent.is_empty() {
+            self.office.store.conclude(head.id, silent, None).await?;
         }
         self.keep(head, &kept).await
     }

@@ -4,7 +4,7 @@
 //! taken for the file.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -38,30 +38,66 @@ impl PartFile {
     /// # Errors
     /// The system's; there is no such file then, or still the old one.
     pub fn finish(mut self) -> io::Result<()> {
-        let Some(file) = self.file.take() else { return Ok(()) };
-        let done = file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| {
-            file.sync_all()?;
-            std::fs::rename(&self.part, &self.path)
-        });
-        if done.is_err() {
-            // The error that is told is the first one.
-            let _ = std::fs::remove_file(&self.part);
-        }
-        done?;
+        self.name_it(true)?;
         let folder = match self.path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
         File::open(folder)?.sync_all()
     }
+
+    /// Gives it its name; the caller sees to it that it becomes durable.
+    ///
+    /// # Errors
+    /// As [`PartFile::finish`].
+    pub fn finish_unsynced(mut self) -> io::Result<()> {
+        self.name_it(false)
+    }
+
+    fn name_it(&mut self, synced: bool) -> io::Result<()> {
+        let Some(file) = self.file.take() else { return Ok(()) };
+        let done = file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| {
+            if synced {
+                file.sync_all()?;
+            }
+            std::fs::rename(&self.part, &self.path)
+        });
+        if done.is_err() {
+            // The error that is told is the first one.
+            let _ = std::fs::remove_file(&self.part);
+        }
+        done
+    }
+
+    fn open(&mut self) -> io::Result<&mut BufWriter<File>> {
+        self.file.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// How much is written.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn position(&mut self) -> io::Result<u64> {
+        self.open()?.stream_position()
+    }
+
+    /// Forgets what was written from `position` on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn cut(&mut self, position: u64) -> io::Result<()> {
+        let file = self.open()?;
+        file.seek(SeekFrom::Start(position))?;
+        file.get_ref().set_len(position)
+    }
 }
 
 impl Write for PartFile {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write(octets)
+        self.open()?.write(octets)
     }
     fn flush(&mut self) -> io::Result<()> {
-        self.file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.flush()
+        self.open()?.flush()
     }
 }
 

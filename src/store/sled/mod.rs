@@ -16,6 +16,8 @@ mod frame;
 mod group;
 mod index;
 mod intake;
+#[cfg(test)]
+mod interleavings;
 mod journal;
 mod keeper;
 mod lookup;
@@ -31,13 +33,11 @@ mod shared;
 mod snapshot;
 mod spool;
 mod state;
+mod sync;
 mod verify;
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, RwLock};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
@@ -53,6 +53,7 @@ use reserve::Reserve;
 use shared::{Shared, closed, locked};
 use spool::Spool;
 use state::Layout;
+use sync::{AtomicU64, Builder, JoinHandle, Mutex, RwLock, Sender, channel};
 
 /// What an answer of success means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +65,9 @@ pub enum Durability {
     Relaxed,
 }
 
+/// Segments are this large at least, however small the disk is.
+const SEGMENT_BYTES_MIN: u64 = 256 * 1024;
+
 /// How a store is opened.
 #[derive(Clone)]
 pub struct Options {
@@ -71,7 +75,7 @@ pub struct Options {
     pub durability: Durability,
     /// Memory for the index, in octets.
     pub cache_bytes: u64,
-    /// Octets of a segment; a larger message has one to itself.
+    /// Octets of a segment, or a sixteenth of the disk if that is less; a larger message has one to itself.
     pub segment_bytes: u64,
     /// The clock of leases: the time since any fixed point, never going back.
     pub clock: Arc<dyn Fn() -> Duration + Send + Sync>,
@@ -210,13 +214,16 @@ impl SledStore {
         let journal =
             Journal::begin(disk.clone(), spool_folder.clone(), found.next_journal, found.epoch);
         let journal = journal.map_err(broken)?;
+        // A small disk has small segments, or nothing of them would ever come free.
+        let total = disk.space(folder).map_or(u64::MAX, |(_, total)| total);
+        let segment_bytes = options.segment_bytes.min((total / 16).max(SEGMENT_BYTES_MIN));
         let spool = Spool::new(
             disk.clone(),
             spool_folder,
             found.segments,
             found.last_segment,
             found.epoch,
-            options.segment_bytes,
+            segment_bytes,
         );
         let mut applied = found.applied;
         applied.journal = journal.position();
@@ -248,14 +255,20 @@ impl SledStore {
         });
         let committer =
             Committer { shared: shared.clone(), journal, log: found.log, lane: None, reserve };
-        let thread = std::thread::Builder::new().name("store-committer".into());
+        let thread = Builder::new().name("store-committer".into());
         let committer = thread.spawn(move || committer.run(&inbox)).map_err(broken)?;
         let (keeper_stop, stop) = channel();
         let (kept, unchecked) = (shared.clone(), found.unchecked);
-        let thread = std::thread::Builder::new().name("store-keeper".into());
+        let thread = Builder::new().name("store-keeper".into());
         let keeper = thread.spawn(move || keeper::run(&kept, &stop, unchecked)).map_err(broken)?;
         let threads = Threads { committer, keeper, keeper_stop };
         Ok(Self { shared, ended: Mutex::new(Some(threads)) })
+    }
+
+    /// How many messages there are.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        locked(&self.shared.applied).entries
     }
 
     /// Compacts until nothing is worth it any more; answers how many segments were. Blocks.

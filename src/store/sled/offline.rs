@@ -10,6 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FlockOperation;
+
 use crate::mail::{Customer, QueueId};
 use crate::store::{Answer, Archived, BodyReader, Snapshot, StoreError};
 
@@ -20,6 +22,7 @@ use super::frame::Nonce;
 use super::record::Location;
 use super::replay::{self, Fold};
 use super::scan::{self, Bodies, Found};
+use super::state::{self, Layout};
 use super::{Progress, Step, spool};
 
 /// The machine's file system, to look at only.
@@ -54,6 +57,34 @@ impl Disk for ReadOnly {
     }
     fn space(&self, folder: &Path) -> io::Result<(u64, u64)> {
         RealDisk.space(folder)
+    }
+}
+
+/// Looks through a store that nobody has open, to the last octet. It changes nothing. Blocks.
+///
+/// # Errors
+/// [`StoreError::Transient`] if somebody has it open, [`StoreError::Unready`] if it is no store of this program's
+/// layout; else as [`Offline::open`].
+pub fn verify(folder: &Path, progress: Progress<'_>) -> Result<Offline, StoreError> {
+    let _lock = match File::open(folder.join("LOCK")) {
+        Ok(file) => {
+            let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+            taken.map_err(|_| StoreError::Transient("another process has it open".into()))?;
+            Some(file)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(StoreError::Broken(format!("LOCK: {e}"))),
+    };
+    let place = folder.display();
+    let unready = |why: String| Err(StoreError::Unready(format!("{place} {why}")));
+    match state::layout(&ReadOnly, folder)? {
+        Layout::Whole(state::LAYOUT) => Offline::open(folder, true, progress),
+        Layout::New => unready("holds no store yet".into()),
+        Layout::HalfLoaded => unready("is half loaded: load the dump again".into()),
+        Layout::Whole(other) | Layout::Coming { to: other, .. } => unready(format!(
+            "has layout {other}, and this program looks through layout {} only",
+            state::LAYOUT
+        )),
     }
 }
 

@@ -3,14 +3,16 @@
 //! Read by `main`; the completions and man pages are made from it as well. It checks the form of arguments and
 //! does nothing.
 
+mod queue;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use super::admin::{Select, State};
-use super::config::units;
 use crate::fetch::FetchArgs;
-use crate::mail::{CustomerName, Domain, QueueId};
+use crate::mail::{CustomerName, Domain};
+
+pub use queue::{ActionArgs, ExportArgs, FilterArgs, QueueCommand, StateArg};
 
 /// Holds mail for servers that have no fixed address, until they call for it (RFC 2645, ATRN).
 #[derive(Debug, Parser)]
@@ -88,6 +90,34 @@ pub enum Command {
     /// The mail that waits
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// The store itself: look through it, make it smaller, make its index again
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Write all customers and all mail into FILE
+    ///
+    /// Beside a running provider too: what is in FILE existed at one moment, and nothing is held up meanwhile. FILE is
+    /// there whole or not at all; one of the same name is replaced at the end. `-` is standard output, for a pipe.
+    #[command(
+        after_help = "Exit status 1: FILE was not written; or it was, and messages that cannot be read are not in it (they are named)."
+    )]
+    Dump {
+        /// Where to; it holds what proves passwords, and is readable by its owner only
+        file: PathBuf,
+        /// Say nothing of how far it is
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Read a FILE of `restante dump` into an empty store
+    ///
+    /// No provider may run on it. FILE is read twice, the first time only to see whether it is whole. When a load is
+    /// interrupted, the store says that it is half loaded and no provider starts on it; loading again begins anew.
+    Load {
+        /// Where from; `-` is standard input
+        file: PathBuf,
+        /// Say nothing of how far it is
+        #[arg(short, long)]
+        quiet: bool,
+    },
     /// A snapshot: listeners, sessions, queues, and how the last drain of each customer ended
     Status,
     /// The customer's side: collect waiting mail from a provider and hand it to a local server or mailbox
@@ -244,123 +274,37 @@ pub enum DomainCommand {
     },
 }
 
-/// `restante queue …`
+/// `restante store …`
 #[derive(Debug, Subcommand)]
-pub enum QueueCommand {
-    /// A line for each message in each domain's queue
-    List(FilterArgs),
-    /// One message: envelope, states, replies
-    Show {
-        /// Which
-        id: QueueId,
-        /// Print the content too, octet by octet as it arrived
-        #[arg(long)]
-        body: bool,
+pub enum StoreCommand {
+    /// Read all mail from the first octet to the last, and say what is damaged
+    ///
+    /// It changes nothing. A running provider looks through its own store and goes on working.
+    #[command(after_help = "Exit status 1: something is damaged; each thing is named.")]
+    Verify {
+        /// Say nothing of how far it is
+        #[arg(short, long)]
+        quiet: bool,
     },
-    /// Keep messages back from their customer
-    Hold(ActionArgs),
-    /// Offer held and failed messages again
-    Release(ActionArgs),
-    /// Forget messages; nobody is told
-    Remove(ActionArgs),
-}
-
-/// Which messages; all conditions must hold.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Filter (conditions are combined by and)")]
-pub struct FilterArgs {
-    /// These messages
-    #[arg(value_name = "ID")]
-    pub ids: Vec<QueueId>,
-    /// For this customer
-    #[arg(long, value_name = "NAME")]
-    pub customer: Option<CustomerName>,
-    /// For this domain
-    #[arg(long)]
-    pub domain: Option<Domain>,
-    /// The reverse-path contains this; `<>` is the null reverse-path
-    #[arg(long, value_name = "TEXT")]
-    pub sender: Option<String>,
-    /// A forward-path contains this
-    #[arg(long, value_name = "TEXT")]
-    pub recipient: Option<String>,
-    /// Arrived longer ago than this, as in 2d
-    #[arg(long, value_name = "TIME", value_parser = units::time)]
-    pub older: Option<u64>,
-    /// Arrived within this time, as in 1h
-    #[arg(long, value_name = "TIME", value_parser = units::time)]
-    pub newer: Option<u64>,
-    /// At least this large, as in "10 MiB"
-    #[arg(long, value_name = "SIZE", value_parser = units::size)]
-    pub larger: Option<u64>,
-    /// In this state
-    #[arg(long, value_enum)]
-    pub state: Option<StateArg>,
-    /// Refused for good by the customer's server; the same as --state failed
-    #[arg(long, conflicts_with = "state")]
-    pub failed: bool,
-}
-
-impl FilterArgs {
-    /// As it is asked.
-    #[must_use]
-    pub fn select(&self) -> Select {
-        Select {
-            ids: self.ids.clone(),
-            customer: self.customer.clone(),
-            domain: self.domain.clone(),
-            sender: self.sender.clone(),
-            recipient: self.recipient.clone(),
-            older: self.older,
-            newer: self.newer,
-            larger: self.larger,
-            state: if self.failed { Some(State::Failed) } else { self.state.map(State::from) },
-        }
-    }
-}
-
-/// Which messages, and how carefully.
-#[derive(Debug, Args)]
-pub struct ActionArgs {
-    /// Which
-    #[command(flatten)]
-    pub filter: FilterArgs,
-    /// All messages of all customers
-    #[arg(long)]
-    pub all: bool,
-    /// Only list what is meant
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Do not ask when a filter means more than one message
-    #[arg(short = 'y', long)]
-    pub yes: bool,
-}
-
-/// States by name.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum StateArg {
-    /// Waiting, never refused
-    Queued,
-    /// On its way right now
-    Draining,
-    /// Waiting after a 4xx of the customer's server
-    Deferred,
-    /// Held by the operator
-    Held,
-    /// Refused for good by the customer's server
-    Failed,
-}
-
-impl From<StateArg> for State {
-    fn from(state: StateArg) -> Self {
-        match state {
-            StateArg::Queued => Self::Queued,
-            StateArg::Draining => Self::Draining,
-            StateArg::Deferred => Self::Deferred,
-            StateArg::Held => Self::Held,
-            StateArg::Failed => Self::Failed,
-        }
-    }
+    /// Give back the room of mail that has gone
+    ///
+    /// A provider does so by itself; this does all of it now.
+    Compact {
+        /// Say nothing of how far it is
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Make the index again from the spool
+    ///
+    /// The provider must be stopped. Nothing is in the index that is not in the spool too.
+    #[command(
+        after_help = "Exit status 1: it was not done; or it was, and something is damaged: each thing is named."
+    )]
+    Rebuild {
+        /// Say nothing of how far it is
+        #[arg(short, long)]
+        quiet: bool,
+    },
 }
 
 fn settings_help() -> String {
