@@ -84,7 +84,6 @@ fn every_field_of_a_failure() {
     assert!(!text.contains("secret body"));
 }
 
-// covers: P4
 #[test]
 fn a_report_names_no_other_customer() {
     let house = House::new();
