@@ -12,6 +12,7 @@ use super::board::Board;
 use super::policy::Policy;
 use super::rounds::Flush;
 use super::servers::Servers;
+use super::watch::Watch;
 use super::world::World;
 use crate::mail::{CustomerName, QueueId, Timestamp};
 use crate::store::{Directory, Health, Store, StoreError};
@@ -36,6 +37,8 @@ pub struct Office {
     pub outgoing: Bell<Flush>,
     /// What the customers' servers last announced.
     pub servers: Servers,
+    /// Who watches sessions.
+    pub watch: Watch,
     age: Age,
     policy: RwLock<Arc<Policy>>,
     last_id: Mutex<u128>,
@@ -67,6 +70,7 @@ impl Office {
             flushes: Bell::default(),
             outgoing: Bell::default(),
             servers: Servers::default(),
+            watch: Watch::default(),
             age,
             policy,
             last_id,
