@@ -6,14 +6,20 @@
 
 #![allow(unreachable_pub, reason = "the files of a bench are one program")]
 
+#[path = "drain/crowd.rs"]
+mod crowd;
 #[path = "drain/hold.rs"]
 mod hold;
+#[path = "drain/large.rs"]
+mod large;
 #[path = "drain/link.rs"]
 mod link;
 #[path = "drain/place.rs"]
 mod place;
 #[path = "drain/sink.rs"]
 mod sink;
+#[path = "drain/unsettled.rs"]
+mod unsettled;
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +53,7 @@ fn main() {
         link::rows();
     }
     if is_wanted("large") {
-        large();
+        large::rows();
     }
     if is_wanted("first") {
         first();
@@ -56,32 +62,48 @@ fn main() {
         hold::rows();
     }
     if is_wanted("many") {
-        many(messages);
+        crowd::rows(messages);
     }
 }
 
-/// One connection on loopback, 4 KiB messages: settling in memory and durable on disk.
+/// The ways that were asked for by name; all where none was.
+pub(crate) fn ways() -> Vec<(&'static str, &'static [&'static str])> {
+    let words: Vec<String> = std::env::args().collect();
+    let named = |name: &str| words.iter().any(|word| word == name);
+    let is_chosen = WAYS.iter().any(|(name, _)| named(name));
+    WAYS.into_iter().filter(|(name, _)| !is_chosen || named(name)).collect()
+}
+
+/// One connection on loopback, 4 KiB messages: from memory, from the disk without settling, and durable.
 fn loopback(messages: usize) {
     println!("\n# loopback: one connection, {messages} messages of 4 KiB");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for (name, keywords) in WAYS {
+    for (name, keywords) in ways() {
         let sink = Sink::start(keywords);
-        let memory = drained(Place::new(Kind::Memory, messages, 4096), &sink);
-        row(&format!("{name}, settled in memory"), memory, "messages/s", 1.0, "itself");
-        let store = Kind::Sled(folder.path().join(name));
-        let durable = drained(Place::new(store, messages, 4096), &sink);
+        let memory = drained(&Place::new(Kind::Memory, messages, 4096), &sink);
+        row(&format!("{name}, engine in memory"), memory, "messages/s", 1.0, "itself");
+        let place = Place::new(Kind::Sled(folder.path().join(name)), messages, 4096);
+        let off = drained(&place.unsettled(), &sink);
         row(
-            &format!("{name}, settled on disk"),
+            &format!("{name}, from disk, settling off"),
+            off,
+            "messages/s",
+            off / memory,
+            "in memory",
+        );
+        let durable = drained(&place, &sink);
+        row(
+            &format!("{name}, from disk, durable"),
             durable,
             "messages/s",
-            durable / memory,
-            "in memory",
+            durable / off,
+            "settling off",
         );
     }
 }
 
 /// Messages a second of one whole drain.
-fn drained(place: Place, sink: &Sink) -> f64 {
+pub(crate) fn drained(place: &Place, sink: &Sink) -> f64 {
     let begin = Instant::now();
     let last = place.drain(sink.address);
     let rate = last.messages as f64 / begin.elapsed().as_secs_f64();
@@ -89,34 +111,12 @@ fn drained(place: Place, sink: &Sink) -> f64 {
     rate
 }
 
-/// Large messages beside plain copying from memory to the same kind of socket.
-fn large() {
-    const SIZE: usize = 50 << 20;
-    println!("\n# large: one connection on loopback, 8 messages of 50 MiB, MiB/s");
-    let plain = {
-        let sink = Sink::swallow();
-        let begin = Instant::now();
-        sink::pour(sink.address, 8 * SIZE as u64);
-        8.0 * 50.0 / begin.elapsed().as_secs_f64()
-    };
-    row("plain copying", plain, "MiB/s", 1.0, "itself");
-    for (name, keywords) in WAYS {
-        let sink = Sink::start(keywords);
-        let place = Place::new(Kind::Memory, 8, SIZE);
-        let begin = Instant::now();
-        let last = place.drain(sink.address);
-        let rate = last.bytes as f64 / (1 << 20) as f64 / begin.elapsed().as_secs_f64();
-        assert_eq!(last.ended, "quit", "{last:?}");
-        row(name, rate, "MiB/s", rate / plain, "plain copying");
-    }
-}
-
 /// From the lease to the first MAIL, with few and with many messages queued.
 fn first() {
     println!("\n# first: from the lease to the first MAIL on the wire");
     let mut before = None;
     for (messages, domains) in [(1000, 10), (1_000_000, 10_000)] {
-        let place = Place::spread(messages, domains);
+        let place = Place::spread(Kind::Memory, messages, domains, 64);
         let mut spans: Vec<Duration> = (0..21).map(|_| place.first_mail()).collect();
         spans.sort();
         let middle = spans[10].as_secs_f64() * 1e6;
@@ -129,15 +129,4 @@ fn first() {
             "the first row",
         );
     }
-}
-
-/// Many customers at once beside one.
-fn many(messages: usize) {
-    println!("\n# many: 200 customers at once, {messages} messages of 4 KiB in all");
-    let sink = Sink::start(WAYS[2].1);
-    let one = drained(Place::new(Kind::Memory, messages, 4096), &sink);
-    row("one customer", one, "messages/s", 1.0, "itself");
-    let (rate, fairness) = Place::crowd(200, messages / 200, sink.address);
-    row("200 customers, all together", rate, "messages/s", rate / one, "one customer");
-    row("slowest customer's time", fairness, "", fairness, "the fastest one's");
 }

@@ -7,7 +7,7 @@ use futures::executor::block_on;
 use restante::mail::*;
 use restante::provider::{Desk, Office, Policy, World};
 use restante::smtp::*;
-use restante::store::{Directory, Memory};
+use restante::store::{Directory, Filter, Memory};
 
 /// A world whose clock stands still and whose waits are over at once.
 struct StillWorld;
@@ -113,7 +113,15 @@ impl Place {
         let facts = ContentFacts { size: content.len() as u64, ..ContentFacts::default() };
         let commit = Question::Commit(Box::new(CommitRequest { envelope, facts }));
         match block_on(self.desk.answer(commit)) {
-            Answer::Committed(outcome) => outcome,
+            Answer::Committed(outcome) => {
+                let Receipt { id, size } = outcome?;
+                // One size everywhere: what the log says is what is queued and goes out.
+                let held = Filter { ids: vec![id], ..Filter::default() };
+                let heads = block_on(self.office.store.query(held, None, 1)).expect("a listing");
+                assert_eq!(heads[0].facts.size, size);
+                assert_eq!(self.body_of(id).len() as u64, size);
+                Ok(id)
+            }
             other => panic!("not an outcome: {other:?}"),
         }
     }

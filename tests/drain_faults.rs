@@ -5,6 +5,7 @@ mod drain_support;
 
 use std::time::Duration;
 
+use drain_support::caller::Caller;
 use drain_support::pipe::{End, Traits, pair};
 use drain_support::server::{Reply, Server};
 use drain_support::{Place, at_once};
@@ -496,4 +497,33 @@ fn row_32_a_cut_after_each_message_makes_progress_each_time() {
         assert_eq!(last.delivered, 1);
         assert_eq!(place.queued().len(), left);
     }
+}
+
+// covers: 1
+#[test]
+fn row_1_a_customer_that_is_gone_before_our_250_frees_its_queue_at_once() {
+    let mut turns = 0;
+    for cut in 1..2000 {
+        let mut place = Place::default();
+        place.put_many(1);
+        let (ours, theirs) = pair(
+            Traits { cut_after: Some(cut), cut_loses: cut % 2 == 0, ..Traits::default() },
+            Traits::default(),
+        );
+        let clock = place.clock.clone();
+        let server = Server::offering(&[]);
+        let caller =
+            Caller { end: theirs, clock, name: "acme", domains: String::new(), tries: 1, server };
+        let calling = place.spawn(caller.call());
+        let talk = place.answer(ours);
+        let last = place.run(talk);
+        // The wire is gone, and nobody has to wait for the clock of a lease.
+        assert!(place.is_released(), "cut at octet {cut}, then {last:?}");
+        assert_eq!(place.clock.now(), Duration::ZERO, "cut at octet {cut}");
+        turns += usize::from(last.is_some());
+        if place.run(calling).is_none() {
+            break;
+        }
+    }
+    assert!(turns > 50, "the drain itself was cut {turns} times only");
 }

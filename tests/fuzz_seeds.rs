@@ -67,11 +67,18 @@ fn every_target_stands_the_transcripts() {
     }
 }
 
+/// A whole dump with each octet changed, and cut off at each: the fuzzer's first steps, taken in every run.
 #[test]
-fn every_target_has_its_program() {
-    for (name, _) in targets::ALL {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/src/bin/{name}.rs"));
-        assert!(file.exists(), "{}", file.display());
+fn the_dump_loader_stands_a_dump_that_was_tampered_with() {
+    let files = in_tree("tests/dump");
+    let whole = std::fs::read(files.first().expect("a frozen dump")).expect("readable");
+    for place in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[place] ^= 1 << (place % 8);
+        targets::dump_loader(&changed);
+        if place % 16 == 0 {
+            targets::dump_loader(&whole[..place]);
+        }
     }
 }
 

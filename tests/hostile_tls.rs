@@ -1,4 +1,4 @@
-//! TLS against hostile peers: rows B1 to B11 of docs/security.md, over the program's own listeners.
+//! TLS against hostile peers: rows B1 to B11 and E10 of docs/security.md, over the program's own listeners.
 
 mod hostile_support;
 
@@ -8,6 +8,8 @@ use hostile_support::tls::{Shape, write};
 use hostile_support::{Arena, HOST, PASSWORD, Peer, peer, plan};
 use restante::net::tls::PairFiles;
 use restante::smtp::Door;
+use rustls::ConnectionTrafficSecrets;
+use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::pki_types::CertificateDer;
 
 /// The certificate that the server showed.
@@ -17,12 +19,22 @@ fn shown(peer: &Peer) -> CertificateDer<'static> {
 
 /// A ClientHello with this version and these suites, without any extension.
 fn old_hello(version: [u8; 2], suites: &[[u8; 2]]) -> Vec<u8> {
+    raw_hello(version, suites, &[0], &[])
+}
+
+/// A ClientHello as it is told to be.
+fn raw_hello(version: [u8; 2], suites: &[[u8; 2]], compressions: &[u8], more: &[u8]) -> Vec<u8> {
     let mut hello = vec![version[0], version[1]];
     hello.extend([7; 32]);
     hello.push(0);
     hello.extend(u16::try_from(suites.len() * 2).expect("few").to_be_bytes());
     hello.extend(suites.concat());
-    hello.extend([1, 0]);
+    hello.push(u8::try_from(compressions.len()).expect("few"));
+    hello.extend(compressions);
+    if !more.is_empty() {
+        hello.extend(u16::try_from(more.len()).expect("few").to_be_bytes());
+        hello.extend(more);
+    }
     let length = u16::try_from(hello.len()).expect("short").to_be_bytes();
     let handshake = [&[1, 0, length[0], length[1]][..], &hello].concat();
     let length = u16::try_from(handshake.len()).expect("short").to_be_bytes();
@@ -139,6 +151,86 @@ fn b5_old_versions_and_weak_suites_are_refused() {
     let client = arena.authority.client_of(None, &[&rustls::version::TLS12]);
     let peer = Peer::connect(arena.open(Door::Mx, true));
     assert!(peer.secure(&client, HOST).is_err(), "TLS 1.2 although the minimum is 1.3");
+}
+
+/// Seals records by hand, as the connection itself would.
+struct Sealer {
+    encrypter: Box<dyn MessageEncrypter>,
+    number: u64,
+}
+
+impl Sealer {
+    fn new((number, secrets): (u64, ConnectionTrafficSecrets)) -> Self {
+        let ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } = secrets else {
+            panic!("the suite that was asked for")
+        };
+        let suite =
+            rustls::crypto::ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
+        let rustls::SupportedCipherSuite::Tls12(suite) = suite else { panic!("of TLS 1.2") };
+        Self { encrypter: suite.aead_alg.encrypter(key, iv.as_ref(), &[]), number }
+    }
+
+    fn seal(&mut self, typ: rustls::ContentType, octets: &[u8]) -> Vec<u8> {
+        let version = rustls::ProtocolVersion::TLSv1_2;
+        let plain = OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(octets) };
+        let sealed = self.encrypter.encrypt(plain, self.number).expect("sealed");
+        self.number += 1;
+        sealed.encode()
+    }
+}
+
+/// The types of the records in what a server sent.
+fn record_types(mut octets: &[u8]) -> Vec<u8> {
+    let mut types = Vec::new();
+    while let [kind, _, _, high, low, rest @ ..] = octets {
+        types.push(*kind);
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        octets = rest.get(length..).expect("whole records");
+    }
+    types
+}
+
+#[test]
+fn b6_there_is_no_renegotiation() {
+    use std::io::{Read, Write};
+    let arena = Arena::new();
+    let address = arena.open(Door::Mx, true);
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.retain(|suite| {
+        suite.suite() == rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+    });
+    let mut client = arena.authority.client_by(provider, None, &[&rustls::version::TLS12]);
+    client.enable_secret_extraction = true;
+    let name = HOST.try_into().expect("a name");
+    let mut connection = rustls::ClientConnection::new(client.into(), name).expect("a client");
+    let mut stream = std::net::TcpStream::connect(address).expect("a listener");
+    stream.set_read_timeout(Some(hostile_support::PATIENCE)).expect("a socket");
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream).expect("a handshake");
+    }
+    // The greeting has to be taken off before the keys are taken out.
+    let mut greeting = [0; 512];
+    while connection.reader().read(&mut greeting).is_err() {
+        connection.complete_io(&mut stream).expect("a greeting");
+    }
+    assert!(greeting.starts_with(b"220 "));
+    let mut sealer = Sealer::new(connection.dangerous_extract_secrets().expect("keys").tx);
+    let hello = old_hello([3, 3], &[[0xcc, 0xa9]]);
+    // What is sealed by hand is understood. Of the hello, all but the head of its record.
+    stream
+        .write_all(&sealer.seal(rustls::ContentType::ApplicationData, b"NOOP\r\n"))
+        .expect("sent");
+    stream.write_all(&sealer.seal(rustls::ContentType::Handshake, &hello[5..])).expect("sent");
+    stream.shutdown(std::net::Shutdown::Write).expect("open");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an end");
+    let types = record_types(&answer);
+    // The reply to NOOP; a warning; and the end: no second handshake (0x16).
+    assert!(
+        types.contains(&0x17) && types.contains(&0x15) && !types.contains(&0x16),
+        "{types:02x?}"
+    );
+    arena.until_quiet();
 }
 
 #[test]
@@ -261,6 +353,31 @@ fn b10_a_new_pair_is_served_and_a_bad_one_is_not() {
     assert_eq!(arena.tls.reload(false), Ok(true));
     assert_eq!(shown(&connect()), other.certificate);
     running.in_step();
+}
+
+#[test]
+fn e10_nothing_is_compressed() {
+    const ECDSA_GCM: [u8; 2] = [0xc0, 0x2b];
+    // supported_groups: x25519; signature_algorithms: ECDSA with P-256.
+    let more = [&[0, 10, 0, 4, 0, 2, 0, 29][..], &[0, 13, 0, 4, 0, 2, 4, 3]].concat();
+    let arena = Arena::new();
+    let address = arena.open(Door::Mx, true);
+    let answer = |compressions: &[u8]| {
+        let mut peer = Peer::connect(address);
+        peer.say(raw_hello([3, 3], &[ECDSA_GCM], compressions, &more));
+        peer.half_close();
+        peer.rest()
+    };
+    for compressions in [&[0][..], &[1, 0], &[1, 64, 0]] {
+        let hello = answer(compressions);
+        // Record, handshake head, version, random; then the session's id, the suite, and the compression: none.
+        assert_eq!((hello[0], hello[5]), (0x16, 2), "{hello:02x?}");
+        let behind_id = 44 + usize::from(hello[43]);
+        assert_eq!(hello[behind_id..behind_id + 3], [0xc0, 0x2b, 0], "{compressions:?}");
+    }
+    // Deflate or nothing: nothing.
+    let refused = answer(&[1]);
+    assert!(refused.is_empty() || refused[0] == 0x15, "{refused:02x?}");
 }
 
 #[test]

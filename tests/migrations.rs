@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use futures::executor::block_on;
 use restante::mail::*;
 use restante::smtp::sasl;
+use restante::store::sled::disk::RealDisk;
+use restante::store::sled::migrate::{Step, walk};
+use restante::store::sled::offline::Offline;
 use restante::store::*;
 
 fn domain(text: &str) -> Domain {
@@ -110,7 +113,7 @@ fn fill(store: &SledStore) {
     assert_eq!(block_on(store.apply(held, QueueAction::Hold)).expect("held"), 1);
 }
 
-fn check(store: &SledStore) {
+fn check(store: &(impl Store + Directory)) {
     let health = block_on(store.health()).expect("an answer");
     assert_eq!((health.broken, health.damage), (None, vec![]));
     let heads = block_on(store.query(Filter::default(), None, 100)).expect("a listing");
@@ -204,12 +207,162 @@ fn a_newer_store_is_refused_and_not_touched() {
     };
     let before = (list(&place), list(&place.join("spool")));
     match SledStore::open(&place, Options::default()) {
-        Err(StoreError::Broken(why)) => {
-            assert!(why.contains("newer") || why.contains("layout 2"), "{why}")
+        Err(StoreError::Unready(why)) => {
+            assert!(why.contains("layout 2") && why.contains("use a newer program"), "{why}")
         }
         other => panic!("not refused: {other:?}"),
     }
     assert_eq!((list(&place), list(&place.join("spool"))), before);
+}
+
+/// Where a step of the tests goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Nowhere,
+    /// It answers with an error, having written half.
+    FailsIn(u32),
+    /// The process ends there, having written half.
+    DiesInMake(u32),
+    /// The process ends there, having removed half.
+    DiesInTidy(u32),
+}
+
+/// A step between layouts that exist in this test only: layout N has a file `N.new` with N lines beside all else.
+struct Invented {
+    from: u32,
+    trouble: std::sync::Mutex<Trouble>,
+}
+
+impl Invented {
+    fn goes(&self, wrong: Trouble) -> bool {
+        *self.trouble.lock().expect("whole") == wrong
+    }
+}
+
+impl Step for Invented {
+    fn from(&self) -> u32 {
+        self.from
+    }
+    fn name(&self) -> &str {
+        "a step of the tests"
+    }
+    fn read(&self, folder: &Path) -> Result<Box<dyn Snapshot>, StoreError> {
+        Ok(Box::new(Offline::open(folder, false, &mut |_| {})?))
+    }
+    fn make(&self, folder: &Path) -> std::io::Result<()> {
+        assert!(!dumps(folder).is_empty(), "dumped before the first step");
+        let to = self.from + 1;
+        let file = folder.join(format!("{to}.new"));
+        std::fs::write(&file, "half of it")?;
+        if self.goes(Trouble::FailsIn(self.from)) {
+            return Err(std::io::Error::other("it cannot be done"));
+        }
+        assert!(!self.goes(Trouble::DiesInMake(self.from)), "the process ends");
+        std::fs::write(&file, "line\n".repeat(to as usize))
+    }
+    fn tidy(&self, folder: &Path) -> std::io::Result<()> {
+        for name in [format!("{}.new", self.from), format!("{}.more", self.from)] {
+            match std::fs::remove_file(folder.join(name)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            assert!(!self.goes(Trouble::DiesInTidy(self.from)), "the process ends");
+        }
+        Ok(())
+    }
+}
+
+fn dumps(store: &Path) -> Vec<PathBuf> {
+    let beside = std::fs::read_dir(store.parent().expect("a folder")).expect("a folder");
+    let paths = beside.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.extension().is_some_and(|e| e == "dump")).collect()
+}
+
+/// Layout 1 with what the invented layouts remove, walked to layout 3; answers what `walk` did.
+fn walked(place: &Path, trouble: Trouble) -> std::thread::Result<Result<(), StoreError>> {
+    let trouble = |from| Invented { from, trouble: std::sync::Mutex::new(trouble) };
+    let (first, second) = (trouble(1), trouble(2));
+    let steps: [&dyn Step; 2] = [&second, &first];
+    let walk = || walk(&RealDisk, place, &steps, 3, &mut |_| {});
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(walk))
+}
+
+fn layout_1() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("store");
+    copy(&steps().join("0001-first/store"), &place);
+    std::fs::write(place.join("1.more"), "old").expect("written");
+    (folder, place)
+}
+
+fn is_walked(place: &Path, trouble: Trouble) {
+    assert_eq!(
+        std::fs::read_to_string(place.join("LAYOUT")).expect("there"),
+        "restante store layout 3\n",
+        "{trouble:?}"
+    );
+    let there = |name: &str| place.join(name).exists();
+    assert!(there("3.new") && !there("2.new") && !there("1.more"), "{trouble:?}");
+    assert_eq!(std::fs::read_to_string(place.join("3.new")).expect("there"), "line\n".repeat(3));
+    let dumps = dumps(place);
+    assert_eq!(dumps.len(), 1, "{trouble:?}: one dump, kept: {dumps:?}");
+    let name = dumps[0].file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(name.starts_with("before-layout-3-from-1-start-"), "{name}");
+    let (memory, file) = (Memory::new(), std::fs::read(&dumps[0]).expect("readable"));
+    let summary = block_on(dump::load(Some((&memory, &memory)), &mut &file[..], &mut |_| {}));
+    let summary = summary.expect("a whole dump");
+    assert_eq!((summary.customers, summary.messages), (2, 4));
+    check(&memory);
+}
+
+#[test]
+fn an_older_store_is_dumped_and_walked_step_by_step() {
+    let (_folder, place) = layout_1();
+    walked(&place, Trouble::Nowhere).expect("no panic").expect("walked");
+    is_walked(&place, Trouble::Nowhere);
+    // It is a store of layout 3 now: nothing more to do, and nothing for the program of today.
+    walked(&place, Trouble::FailsIn(1)).expect("no panic").expect("nothing to do");
+    assert!(matches!(SledStore::open(&place, Options::default()), Err(StoreError::Unready(_))));
+}
+
+#[test]
+fn an_interrupted_walk_goes_on_where_it_was() {
+    for trouble in [
+        Trouble::DiesInMake(1),
+        Trouble::DiesInTidy(1),
+        Trouble::DiesInMake(2),
+        Trouble::DiesInTidy(2),
+    ] {
+        let (_folder, place) = layout_1();
+        assert!(walked(&place, trouble).is_err(), "{trouble:?} was meant to happen");
+        walked(&place, Trouble::Nowhere).expect("no panic").expect("walked");
+        is_walked(&place, trouble);
+    }
+}
+
+#[test]
+fn a_step_that_fails_leaves_the_older_store_as_it_was() {
+    let (_folder, place) = layout_1();
+    let Err(StoreError::Unready(why)) = walked(&place, Trouble::FailsIn(1)).expect("no panic")
+    else {
+        panic!("it failed")
+    };
+    assert!(why.contains("it cannot be done") && why.contains("nothing is lost"), "{why}");
+    let store = SledStore::open(&place, Options::default()).expect("layout 1 still opens");
+    check(&store);
+    block_on(store.close()).expect("closed");
+    drop(store);
+    // The older program may have taken mail since: a new dump is made.
+    walked(&place, Trouble::Nowhere).expect("no panic").expect("walked");
+    assert_eq!(dumps(&place).len(), 2);
+}
+
+#[test]
+fn a_layout_without_a_way_is_refused() {
+    let (_folder, place) = layout_1();
+    let none = walk(&RealDisk, &place, &[], 2, &mut |_| {});
+    assert!(matches!(none, Err(StoreError::Unready(why)) if why.contains("no way")));
+    assert!(dumps(&place).is_empty());
 }
 
 #[test]

@@ -167,6 +167,25 @@ fn limits_of_the_server_are_kept() {
     assert_eq!(place.queued().len(), 2);
 }
 
+// covers: L-02
+#[test]
+fn the_limit_of_domains_is_kept_whatever_the_order_of_recipients() {
+    let mut place = Place::default();
+    let mixed = ["a@example.com", "b@example.org", "c@example.com", "d@example.org"];
+    place.put("t@foo.example", &mixed, b"x\r\n");
+    let offers = ["PIPELINING", "LIMITS RCPTDOMAINMAX=1"];
+    let (last, taken) = place.drain_to(Server::offering(&offers));
+    let to: Vec<&[String]> = taken.messages.iter().map(|message| &message.to[..]).collect();
+    assert_eq!(to, [["a@example.com", "c@example.com"], ["b@example.org", "d@example.org"]]);
+    assert_eq!((last.messages, last.delivered), (1, 4));
+    // With room for both domains nothing is split but for the number of recipients.
+    place.put("t@foo.example", &mixed, b"x\r\n");
+    let offers = ["LIMITS RCPTDOMAINMAX=2 RCPTMAX=3"];
+    let (_, taken) = place.drain_to(Server::offering(&offers));
+    let sizes: Vec<usize> = taken.messages.iter().map(|message| message.to.len()).collect();
+    assert_eq!(sizes, [3, 1]);
+}
+
 #[test]
 fn what_the_server_cannot_take_is_not_sent() {
     let mut place = Place::default();

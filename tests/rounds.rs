@@ -159,6 +159,8 @@ impl Scene {
             trouble: AtomicU64::new(0),
             is_dead: Arc::new(AtomicBool::new(false)),
             counts: AtomicU64::new(0),
+            dies_in: AtomicU64::new(0),
+            newest: Mutex::default(),
             looks: AtomicU64::new(0),
         });
         let policy = Policy::new(domain("mx.provider.example"));

@@ -68,7 +68,9 @@ fn office(question: &Question) -> Answer {
         Question::Mail(_) | Question::Recipient(_) | Question::Content(_) => {
             Answer::Verdict(Ok(()))
         }
-        Question::Commit(_) => Answer::Committed(Ok(QueueId::from_bits(7))),
+        Question::Commit(_) => {
+            Answer::Committed(Ok(Receipt { id: QueueId::from_bits(7), size: 7 }))
+        }
         Question::Nonce => Answer::Nonce([1; 32]),
         Question::Credential(name) => {
             Answer::Credential(Ok(Box::new(sasl::dummy_credential(&[2; 32], name))))

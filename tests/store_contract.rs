@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use futures::{FutureExt, StreamExt};
 use restante::mail::{Outcome, RecipientState, ReversePath, Timestamp};
 use restante::store::{
-    Count, DirectoryError, Filter, LeaseAnswer, LeaseRequest, Memory, Options, QueueAction, Report,
-    Settlement, SledStore, StateFilter, StoreError, Verdict,
+    Count, Directory, DirectoryError, Filter, LeaseAnswer, LeaseRequest, Memory, Options,
+    QueueAction, Report, Settlement, SledStore, StateFilter, Store, StoreError, Verdict,
 };
 use store_support::*;
 
@@ -79,6 +79,7 @@ contract!(
     the_directory_keeps_customers,
     the_directory_refuses_conflicts,
     the_server_key_is_made_once,
+    lessons_are_kept_until_forgotten,
     a_closed_store_answers_no_more,
     health_knows_the_live_octets,
 );
@@ -729,6 +730,47 @@ fn the_server_key_is_made_once(s: &Subject) {
     let first = block_on(s.store.server_key()).expect("a key");
     assert_ne!(first, [0; 32]);
     assert_eq!(block_on(s.store.server_key()).expect("a key"), first);
+}
+
+fn lessons_are_kept_until_forgotten(s: &Subject) {
+    let store = &*s.store;
+    let learnt = || {
+        let mut all = block_on(store.learnt()).expect("lessons");
+        all.sort();
+        all
+    };
+    assert_eq!(learnt(), []);
+    for (who, lesson) in [("ax", "first"), ("by", "of by"), ("ax", "second \u{fc}\n")] {
+        block_on(store.learn(&name(who), Some(lesson.to_owned()))).expect("kept");
+    }
+    let both = [(name("ax"), "second \u{fc}\n".to_owned()), (name("by"), "of by".to_owned())];
+    assert_eq!(learnt(), both);
+    block_on(store.learn(&name("by"), None)).expect("forgotten");
+    block_on(store.learn(&name("nobody"), None)).expect("nothing to forget");
+    assert_eq!(learnt(), both[..1]);
+    // A customer takes its lesson along.
+    block_on(store.create(customer("ax", &["x.example"]))).expect("created");
+    block_on(store.remove(&name("ax"))).expect("removed");
+    assert_eq!(learnt(), []);
+}
+
+#[test]
+fn lessons_outlive_a_restart_on_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || SledStore::open(folder.path(), Options::default()).expect("opened");
+    let lesson = (name("ax"), "a lesson".to_owned());
+    {
+        let store = open();
+        block_on(store.learn(&lesson.0, Some(lesson.1.clone()))).expect("kept");
+        put(&store, 1, &[("a@x.example", "ax")]);
+        block_on(store.close()).expect("closed");
+    }
+    for _ in 0..2 {
+        let store = open();
+        assert_eq!(block_on(store.learnt()).expect("lessons"), std::slice::from_ref(&lesson));
+        assert_eq!(block_on(store.health()).expect("health").damage, Vec::<String>::new());
+        // The second time the store was not closed in order.
+    }
 }
 
 fn a_closed_store_answers_no_more(s: &Subject) {

@@ -4,47 +4,21 @@
 //! the real file system; after a power cut the store believes nothing of it, so what sled would have left is of
 //! no importance. `RESTANTE_LONG=1` runs many more states.
 
-#[path = "store_support/disk.rs"]
-mod disk;
 mod store_support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex};
 
-use disk::{Dice, Fault, Files, MemoryDisk};
 use futures::executor::block_on;
-use futures::future::join_all;
-use restante::mail::RecipientState;
-use restante::store::{
-    Directory, Filter, NewMessage, Options, QueueAction, Report, SledStore, Store, StoreError,
-};
+use restante::store::{Filter, Options, QueueAction, SledStore, Store, StoreError};
+use store_support::disk::{Dice, Fault, Files, MemoryDisk};
+use store_support::work::*;
 use store_support::*;
 
 fn long() -> bool {
     std::env::var_os("RESTANTE_LONG").is_some()
-}
-
-/// What the world outside was told about a message.
-#[derive(Clone, Copy, Debug, Default)]
-struct Told {
-    /// Its commit was answered with success.
-    kept: bool,
-    /// A change that may end it was asked for.
-    ending: bool,
-    /// That change was answered with success.
-    ended: bool,
-    /// Octets of its body.
-    size: usize,
-    /// It has a report, of this number.
-    report: Option<u64>,
-}
-
-type Book = Arc<Mutex<BTreeMap<u64, Told>>>;
-
-fn note(book: &Book, n: u64, change: impl FnOnce(&mut Told)) {
-    change(book.lock().expect("no panic").entry(n).or_default());
 }
 
 fn options(disk: &MemoryDisk) -> Options {
@@ -54,156 +28,6 @@ fn options(disk: &MemoryDisk) -> Options {
         cache_bytes: 4 << 20,
         ..Options::default()
     }
-}
-
-fn two(n: u64) -> NewMessage {
-    message(n, &[("a@x.example", "ax"), ("b@y.example", "by")])
-}
-
-async fn keep(store: &SledStore, book: &Book, n: u64, size: usize) {
-    note(book, n, |told| told.size = size);
-    let octets = body(n, size);
-    let kept = async {
-        let mut writer = store.begin_body(id(n), 0).await?;
-        for chunk in octets.chunks(40_000) {
-            writer.write(chunk).await?;
-        }
-        store.commit(two(n), writer).await
-    };
-    if kept.await.is_ok() {
-        note(book, n, |told| told.kept = true);
-    }
-}
-
-/// Delivers both recipients.
-async fn deliver(store: &SledStore, book: &Book, numbers: &[u64]) {
-    for n in numbers {
-        note(book, *n, |told| told.ending = true);
-    }
-    let mut fine = true;
-    for (name_of, at, index) in [("ax", "x.example", 0), ("by", "y.example", 1)] {
-        let Ok(restante::store::LeaseAnswer::Granted(drain)) =
-            store.lease(request(name_of, &[at])).await
-        else {
-            return;
-        };
-        let settled = numbers.iter().map(|n| delivered(*n, index)).collect();
-        fine &= store.settle(&drain, settled).await.is_ok();
-        let _ = store.release(drain).await;
-    }
-    if fine {
-        for n in numbers {
-            note(book, *n, |told| told.ended = told.kept);
-        }
-    }
-}
-
-/// Fails one recipient, and puts a report in its place.
-async fn report(store: &SledStore, book: &Book, n: u64, report: u64) {
-    note(book, n, |told| told.report = Some(report));
-    note(book, report, |told| told.size = 10);
-    let Ok(restante::store::LeaseAnswer::Granted(drain)) =
-        store.lease(request("ax", &["x.example"])).await
-    else {
-        return;
-    };
-    let settled = store.settle(&drain, vec![failed(n, 0)]).await;
-    let _ = store.release(drain).await;
-    if settled.is_err() {
-        return;
-    }
-    let concluded = async {
-        let mut writer = store.begin_body(id(report), 0).await?;
-        writer.write(&body(report, 10)).await?;
-        let over = vec![(0, RecipientState::Failed(reply("550 no such user")))];
-        let told = Report { message: two(report), body: writer };
-        store.conclude(id(n), over, Some(told)).await
-    };
-    if matches!(concluded.await, Ok(true)) {
-        note(book, report, |told| told.kept = true);
-    }
-}
-
-/// Mail comes and goes for some rounds.
-fn work(store: &SledStore, book: &Book, dice: &mut Dice, rounds: u64) {
-    let mut next = 1;
-    let mut waiting: Vec<u64> = Vec::new();
-    for _ in 0..rounds {
-        let fresh: Vec<(u64, usize)> = (0..1 + dice.below(8))
-            .map(|_| {
-                next += 1;
-                let size = match dice.below(12) {
-                    0 => 0,
-                    1 => 66_000,
-                    2 => 270_000 + dice.below(200_000),
-                    _ => dice.below(9_000),
-                };
-                (next, size as usize)
-            })
-            .collect();
-        block_on(join_all(fresh.iter().map(|(n, size)| keep(store, book, *n, *size))));
-        waiting.extend(fresh.iter().map(|(n, _)| *n));
-        if dice.one_in(3) && !waiting.is_empty() {
-            next += 1;
-            let about = waiting[dice.below(waiting.len() as u64) as usize];
-            if book.lock().expect("no panic")[&about].report.is_none() {
-                block_on(report(store, book, about, next));
-            }
-        }
-        let many = dice.below(7) as usize;
-        let leaving: Vec<u64> = (0..many.min(waiting.len()))
-            .map(|_| waiting.swap_remove(dice.below(waiting.len() as u64) as usize))
-            .filter(|n| book.lock().expect("no panic")[n].report.is_none())
-            .collect();
-        block_on(deliver(store, book, &leaving));
-        if dice.one_in(4) {
-            let some = Filter { recipient: Some("b@".into()), ..Filter::default() };
-            let action = if dice.one_in(2) { QueueAction::Hold } else { QueueAction::Release };
-            let _ = block_on(store.apply(some, action));
-        }
-        if dice.one_in(3) {
-            let _ = block_on(store.maintain());
-        }
-    }
-}
-
-/// Whether the store holds what the book says it must, and nothing that it must not.
-fn compare(store: &SledStore, book: &BTreeMap<u64, Told>, when: &str) {
-    let heads = block_on(store.query(Filter::default(), None, usize::MAX)).expect("a listing");
-    let there: BTreeMap<_, _> = heads.iter().map(|h| (h.id, h)).collect();
-    for (n, told) in book {
-        let head = there.get(&id(*n));
-        if told.kept && !told.ending {
-            let head = head.unwrap_or_else(|| panic!("{when}: message {n} was lost: {told:?}"));
-            let octets = read_from(store, id(*n), 0);
-            let octets = octets.unwrap_or_else(|e| panic!("{when}: body of {n}: {e}: {told:?}"));
-            assert!(octets == body(*n, told.size), "{when}: body of message {n}");
-            assert!(head.recipients.iter().any(|r| r.index == 1), "{when}: a recipient of {n}");
-        }
-        if told.ended {
-            assert!(head.is_none(), "{when}: message {n} came back: {told:?}");
-        }
-        if let (Some(report), Some(head)) = (told.report, head) {
-            let concluded = !head.recipients.iter().any(|r| r.index == 0);
-            assert_eq!(concluded, there.contains_key(&id(report)), "{when}: {n} and its report");
-        }
-    }
-    for head in &heads {
-        let known = book.iter().find(|(n, _)| id(**n) == head.id);
-        let (n, told) = known.unwrap_or_else(|| panic!("{when}: {} was never sent", head.id));
-        if !told.kept {
-            // It may be there, but then it is whole or says that it is not.
-            match read_from(store, head.id, 0) {
-                Ok(octets) => assert!(octets == body(*n, told.size), "{when}: body of {n}"),
-                Err(StoreError::Corrupt(_)) => {}
-                Err(error) => panic!("{when}: body of {n}: {error}"),
-            }
-        }
-    }
-    let total: u64 = heads.iter().map(|h| h.recipients.len() as u64).sum();
-    let queued = block_on(store.queues(None, 100)).expect("queues");
-    let counted: u64 = queued.iter().map(|(_, _, c)| c.messages + c.failed).sum();
-    assert_eq!(total, counted, "{when}: counts and listing");
 }
 
 fn folder() -> tempfile::TempDir {
@@ -228,12 +52,12 @@ fn judge(shots: &Receiver<Shot>, seed: u64) -> u64 {
         states += 1;
         if dice.one_in(3) {
             // What was recovered is as good as any other store: it takes mail and survives the next cut.
-            let more: Book = Arc::new(Mutex::new(BTreeMap::new()));
+            let more = Book::default();
             block_on(keep(&store, &more, 90_000, 5_000));
             let cut = disk.files().after_power_cut(&mut dice);
             drop(store);
             let mut book = book;
-            book.extend(more.lock().expect("no panic").clone());
+            book.extend(more.page());
             assert!(book[&90_000].kept, "{when}: it takes no mail");
             let home = folder();
             let store = SledStore::open(home.path(), options(&MemoryDisk::of(cut)));
@@ -249,7 +73,7 @@ fn judge(shots: &Receiver<Shot>, seed: u64) -> u64 {
 fn power_cuts(folder_of: &MemoryDisk, seed: u64, wanted: u64) -> u64 {
     let home = folder();
     let disk = folder_of.clone();
-    let book: Book = Arc::default();
+    let book = Book::default();
     let (shots, taken): (SyncSender<Shot>, _) = sync_channel(4);
     let judge = std::thread::spawn(move || judge(&taken, seed));
     let store = SledStore::open(home.path(), options(&disk)).expect("a new store");
@@ -260,14 +84,14 @@ fn power_cuts(folder_of: &MemoryDisk, seed: u64, wanted: u64) -> u64 {
     disk.watch(move |files| {
         calls += 1;
         if choice.one_in(6) {
-            let book = seen.lock().expect("no panic").clone();
+            let book = seen.page();
             match shots.try_send((files.clone(), book, calls)) {
                 Ok(()) | Err(TrySendError::Full(_)) => {}
                 Err(TrySendError::Disconnected(_)) => panic!("a state was not right"),
             }
         }
     });
-    work(&store, &book, &mut dice, 8 + wanted / 4);
+    work(&store, &book, &mut dice, 8 + wanted / 4, 0);
     disk.unwatch();
     let states = judge.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     drop(store);
@@ -292,7 +116,7 @@ fn first_calls() -> u64 {
     let home = folder();
     let disk = MemoryDisk::default();
     let store = SledStore::open(home.path(), options(&disk)).expect("a new store");
-    work(&store, &Book::default(), &mut Dice(7), 4);
+    work(&store, &Book::default(), &mut Dice(7), 4, 0);
     drop(store);
     disk.calls()
 }
@@ -306,10 +130,10 @@ fn no_failing_call_makes_a_false_promise() {
             let when = format!("{fault:?} at call {n} of {calls}");
             let home = folder();
             let disk = MemoryDisk::default();
-            let book: Book = Arc::default();
+            let book = Book::default();
             disk.fail_at(n, fault);
             if let Ok(store) = SledStore::open(home.path(), options(&disk)) {
-                work(&store, &book, &mut Dice(7), 4);
+                work(&store, &book, &mut Dice(7), 4, 0);
                 drop(store);
             }
             disk.mend();
@@ -321,7 +145,7 @@ fn no_failing_call_makes_a_false_promise() {
                 let when = format!("{when}, then {how}");
                 let store = SledStore::open(home.path(), options(&disk));
                 let store = store.unwrap_or_else(|e| panic!("{when}: it does not open: {e}"));
-                compare(&store, &book.lock().expect("no panic"), &when);
+                compare(&store, &book.page(), &when);
             }
         }
     }
@@ -340,7 +164,7 @@ fn a_full_disk_refuses_mail_and_goes_on_draining() {
             let n = round * 10_000 + n;
             let sent = put_body(&store, two(n), &body(n, 30_000));
             match sent {
-                Ok(()) => note(&book, n, |told| (told.kept, told.size) = (true, 30_000)),
+                Ok(()) => book.note(n, |told| (told.kept, told.size) = (true, 30_000)),
                 Err(StoreError::Full(_)) => {
                     refused = true;
                     break;
@@ -349,188 +173,17 @@ fn a_full_disk_refuses_mail_and_goes_on_draining() {
             }
         }
         assert!(refused, "it was never full");
-        compare(&store, &book.lock().expect("no panic"), "full");
-        let all: Vec<u64> = book.lock().expect("no panic").keys().copied().collect();
+        compare(&store, &book.page(), "full");
+        let all: Vec<u64> = book.page().keys().copied().collect();
         block_on(deliver(&store, &book, &all));
-        assert!(book.lock().expect("no panic").values().all(|told| told.ended), "draining stopped");
-        compare(&store, &book.lock().expect("no panic"), "drained");
+        assert!(book.page().values().all(|told| told.ended), "draining stopped");
+        compare(&store, &book.page(), "drained");
         // Empty segments go in the background or with the next turn.
         block_on(store.maintain()).expect("a turn");
         put_body(&store, two(90_000 + round), &body(1, 3_000)).expect("room again");
         let one = Filter { ids: vec![id(90_000 + round)], ..Filter::default() };
         block_on(store.apply(one, QueueAction::Remove)).expect("removed");
     }
-}
-
-#[test]
-fn damage_is_reported_and_the_rest_is_served() {
-    let home = folder();
-    let disk = MemoryDisk::default();
-    let book: Book = Arc::default();
-    let store = SledStore::open(home.path(), options(&disk)).expect("a new store");
-    work(&store, &book, &mut Dice(11), 14);
-    for n in ["one", "two", "three"] {
-        block_on(store.create(customer(n, &[&format!("{n}.example")]))).expect("created");
-    }
-    let clean_is_better = disk.files();
-    block_on(store.close()).expect("closed");
-    let ended = disk.files();
-    drop(store);
-    let trials = if long() { 600 } else { 40 };
-    let mut dice = Dice(99);
-    for trial in 0..trials {
-        let mut files = if trial % 2 == 0 { ended.clone() } else { clean_is_better.clone() };
-        let paths: Vec<_> = files.paths().into_iter().filter(|p| !p.ends_with("LAYOUT")).collect();
-        let path = paths[dice.below(paths.len() as u64) as usize].clone();
-        let kind = dice.below(4);
-        let how = ["a bit", "a page of zeros", "the end", "the file"][kind as usize];
-        if kind == 3 {
-            files.lose(&path);
-        } else {
-            files.damage(&path, |octets| {
-                let place = dice.below(octets.len() as u64) as usize;
-                match kind {
-                    0 if !octets.is_empty() => octets[place] ^= 1 << dice.below(8),
-                    1 => {
-                        octets.iter_mut().skip(place / 4096 * 4096).take(4096).for_each(|o| *o = 0)
-                    }
-                    _ => octets.truncate(place),
-                }
-            });
-        }
-        let when = format!("trial {trial}: {how} of {}", path.display());
-        let home = folder();
-        let store = SledStore::open(home.path(), options(&MemoryDisk::of(files)));
-        let store = store.unwrap_or_else(|e| panic!("{when}: it does not open: {e}"));
-        let damage = block_on(store.health()).expect("health").damage;
-        serves_the_rest(&store, &book.lock().expect("no panic"), &damage, &when, trial % 2 == 0);
-    }
-}
-
-/// Every message that must be there is there and whole, or something was reported.
-fn serves_the_rest(
-    store: &SledStore,
-    book: &BTreeMap<u64, Told>,
-    damage: &[String],
-    when: &str,
-    clean: bool,
-) {
-    let heads = block_on(store.query(Filter::default(), None, usize::MAX)).expect("a listing");
-    let (mut lost, mut due) = (0, 0);
-    for (n, told) in book.iter().filter(|(_, told)| told.kept && !told.ending) {
-        due += 1;
-        let there = heads.iter().any(|h| h.id == id(*n));
-        match read_from(store, id(*n), 0) {
-            Ok(octets) if there => assert!(octets == body(*n, told.size), "{when}: body of {n}"),
-            Ok(_) => panic!("{when}: {n} is there and is not listed"),
-            Err(_) => lost += 1,
-        }
-    }
-    assert!(due > 10, "{when}");
-    // Nobody can tell a tail that was cut off from one that was never written, unless the end was orderly.
-    assert!(lost == 0 || !damage.is_empty() || !clean, "{when}: {lost} lost in silence");
-    for n in ["one", "two", "three"] {
-        let found = block_on(store.customer(&name(n))).expect("asked").is_some();
-        assert!(found || !damage.is_empty() || !clean, "{when}: customer {n} lost in silence");
-    }
-    assert!(put_body(store, two(70_000), b"more").is_ok(), "{when}: it takes no mail");
-}
-
-/// What the process does that is killed: it takes and delivers mail and says so, line by line.
-#[test]
-fn the_process_that_is_killed() {
-    let Some(folder) = std::env::var_os("RESTANTE_KILLED_IN") else { return };
-    let first: u64 = std::env::var("RESTANTE_KILLED_FROM").expect("set").parse().expect("a number");
-    let options = Options { segment_bytes: 2 << 20, cache_bytes: 8 << 20, ..Options::default() };
-    let store = SledStore::open(Path::new(&folder), options).expect("opened");
-    println!();
-    std::thread::scope(|scope| {
-        for worker in 0..4 {
-            let store = &store;
-            scope.spawn(move || {
-                for turn in 0..100_000 {
-                    let n = first + turn * 4 + worker;
-                    let size = if n.is_multiple_of(50) { 300_000 } else { 2_000 };
-                    put_body(store, two(n), &body(n, size)).expect("kept");
-                    println!("kept {n} {size}");
-                    if n % 8 < 4 && turn > 3 {
-                        let old = n - 12;
-                        let Ok(restante::store::LeaseAnswer::Granted(drain)) =
-                            block_on(store.lease(request("ax", &["x.example"])))
-                        else {
-                            continue;
-                        };
-                        println!("ending {old}");
-                        let gone = vec![delivered(old, 0)];
-                        block_on(store.settle(&drain, gone)).expect("settled");
-                        println!("ended {old}");
-                        block_on(store.release(drain)).expect("released");
-                    }
-                    if turn.is_multiple_of(40) {
-                        block_on(store.maintain()).expect("a turn");
-                    }
-                }
-            });
-        }
-    });
-}
-
-#[test]
-fn nothing_acknowledged_is_lost_by_kill_9() {
-    use std::io::BufRead;
-    let rounds = if long() { 100 } else { 8 };
-    let home = tempfile::tempdir().expect("a folder");
-    let mut dice = Dice(5);
-    let mut kept: BTreeMap<u64, usize> = BTreeMap::new();
-    let (mut ending, mut ended) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
-        let mut child = std::process::Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "the_process_that_is_killed", "--nocapture"])
-            .env("RESTANTE_KILLED_IN", home.path())
-            .env("RESTANTE_KILLED_FROM", (round * 1_000_000).to_string())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("a child");
-        let mut lines = std::io::BufReader::new(child.stdout.take().expect("piped")).lines();
-        let many = 1 + dice.below(600);
-        let mut said = 0;
-        while let Some(Ok(line)) = lines.next() {
-            let words: Vec<&str> = line.split(' ').collect();
-            match words[..] {
-                ["kept", n, size] => {
-                    kept.insert(n.parse().expect("n"), size.parse().expect("a size"));
-                }
-                ["ending", n] => ending.push(n.parse::<u64>().expect("n")),
-                ["ended", n] => ended.push(n.parse::<u64>().expect("n")),
-                _ => continue,
-            }
-            said += 1;
-            if said == many {
-                // Lines that are on their way are read to the end: they were said before the kill.
-                child.kill().expect("killed");
-            }
-        }
-        child.wait().expect("ended");
-        assert!(said >= many, "round {round}: the child ended by itself");
-        let store = SledStore::open(home.path(), Options::default());
-        let store = store.unwrap_or_else(|e| panic!("round {round}: it does not open: {e}"));
-        let damage = block_on(store.health()).expect("health").damage;
-        assert_eq!(damage, Vec::<String>::new(), "round {round}");
-        let heads = block_on(store.query(Filter::default(), None, usize::MAX)).expect("a listing");
-        let there: BTreeMap<_, _> = heads.iter().map(|h| (h.id, h.recipients.len())).collect();
-        for (n, size) in &kept {
-            let left = there.get(&id(*n)).copied();
-            let at_least = if ending.contains(n) { 1 } else { 2 };
-            let at_most = if ended.contains(n) { 1 } else { 2 };
-            let left = left.unwrap_or_else(|| panic!("round {round}: message {n} was lost"));
-            assert!((at_least..=at_most).contains(&left), "round {round}: {n} has {left}");
-            assert!(
-                *n < round * 1_000_000
-                    || read_from(&store, id(*n), 0).is_ok_and(|o| o == body(*n, *size))
-            );
-        }
-    }
-    assert!(kept.len() > 20 && !ended.is_empty());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use restante::net::deliver::deliver_dialed;
 use restante::net::stop::Stop;
 use restante::net::wire::Wire;
 
-use super::place::{Place, put};
+use super::place::{Kind, Place, put, resident};
 use super::row;
 
 const CUSTOMERS: usize = 10_000;
@@ -99,17 +99,10 @@ impl AsyncWrite for Line {
     }
 }
 
-/// Resident memory of this process in octets.
-fn resident() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").expect("a Linux system");
-    text.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number")
-        * 4096
-}
-
 /// See the module's head.
 pub(crate) fn rows() {
     println!("\n# hold: {CUSTOMERS} customers held open on lines in memory");
-    let place = Place::spread(CUSTOMERS, CUSTOMERS);
+    let place = Place::spread(Kind::Memory, CUSTOMERS, CUSTOMERS, 64);
     let mut policy = (*place.office.policy()).clone();
     policy.drain.hold_open = Some(Seconds(3600));
     place.office.set_policy(policy);

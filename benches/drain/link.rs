@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::place::{Kind, Place};
+use super::row;
 use super::sink::{self, Sink};
-use super::{WAYS, row};
 
 const ONE_WAY: Duration = Duration::from_millis(20);
 const OCTETS_PER_SECOND: f64 = 100e6 / 8.0;
@@ -90,7 +90,7 @@ fn link(to: SocketAddr) -> SocketAddr {
 pub(crate) fn rows() {
     println!("\n# link: one connection, 40 ms round trip, 100 Mbit/s, messages of 4 KiB");
     let round_trips = |seconds: f64| seconds / (2.0 * ONE_WAY.as_secs_f64());
-    for (name, keywords) in WAYS {
+    for (name, keywords) in super::ways() {
         let messages = match name {
             "lock-step" => 40,
             "PIPELINING" => 200,

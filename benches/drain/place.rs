@@ -11,6 +11,8 @@ use restante::net::clock::RealWorld;
 use restante::net::deliver::deliver_dialed;
 use restante::net::dial::connect;
 use restante::net::stop::Stop;
+
+use super::sink::Tls;
 use restante::provider::board::LastDrain;
 use restante::provider::{Office, Policy};
 use restante::store::{
@@ -93,9 +95,8 @@ impl Place {
         Self { office: Arc::new(office), messages }
     }
 
-    /// One customer with one domain, and so many messages of `size` octets.
-    pub(crate) fn new(kind: Kind, messages: usize, size: usize) -> Self {
-        let (store, directory): (Arc<dyn Store>, Arc<dyn Directory>) = match kind {
+    fn engine(kind: Kind) -> (Arc<dyn Store>, Arc<dyn Directory>) {
+        match kind {
             Kind::Memory => {
                 let memory = Arc::new(Memory::new());
                 (memory.clone(), memory)
@@ -105,31 +106,42 @@ impl Place {
                 let sled = Arc::new(sled);
                 (sled.clone(), sled)
             }
-        };
+        }
+    }
+
+    /// One customer with one domain, and so many messages of `size` octets.
+    pub(crate) fn new(kind: Kind, messages: usize, size: usize) -> Self {
+        Self::spread(kind, messages, 1, size)
+    }
+
+    /// The same mail, and nothing that is recorded about it.
+    pub(crate) fn unsettled(&self) -> Self {
+        let store = Arc::new(super::unsettled::Unsettled(self.office.store.clone()));
+        Self::over(store, self.office.directory.clone(), self.messages)
+    }
+
+    /// Messages spread over the domains of as many customers.
+    pub(crate) fn spread(kind: Kind, messages: usize, domains: usize, size: usize) -> Self {
+        let (store, directory) = Self::engine(kind);
         block_on(async {
-            directory.create(customer(0, vec![domain(0)])).await.expect("created");
+            // Many at once, so that they share syncs; large ones few, since they wait in memory.
+            let together = ((16 << 20) / size).clamp(1, 2048);
+            for group in (0..domains).collect::<Vec<_>>().chunks(1024) {
+                let create =
+                    |number: &usize| directory.create(customer(*number, vec![domain(*number)]));
+                for made in futures::future::join_all(group.iter().map(create)).await {
+                    made.expect("created");
+                }
+            }
             let content = content(size);
-            // Many at once, so that they share syncs.
-            for group in (0..messages as u128).collect::<Vec<_>>().chunks(64) {
-                let puts = group.iter().map(|id| put(&*store, *id, 0, 0, &content));
+            for group in (0..messages).collect::<Vec<_>>().chunks(together) {
+                let puts = group
+                    .iter()
+                    .map(|id| put(&*store, *id as u128, id % domains, id % domains, &content));
                 futures::future::join_all(puts).await;
             }
         });
         Self::over(store, directory, messages)
-    }
-
-    /// Messages spread over the domains of as many customers.
-    pub(crate) fn spread(messages: usize, domains: usize) -> Self {
-        let memory = Arc::new(Memory::new());
-        block_on(async {
-            for number in 0..domains {
-                memory.create(customer(number, vec![domain(number)])).await.expect("created");
-            }
-            for id in 0..messages {
-                put(&*memory, id as u128, id % domains, id % domains, b"x\r\n").await;
-            }
-        });
-        Self::over(memory.clone(), memory, messages)
     }
 
     pub(crate) async fn lease(&self, owner: usize) -> Lease {
@@ -148,13 +160,27 @@ impl Place {
 
     /// Drains customer 0 to the server there.
     pub(crate) fn drain(&self, to: SocketAddr) -> LastDrain {
-        block_on(async_std::task::spawn(Self::draining(self.office.clone(), 0, to)))
+        self.drain_over(to, None)
     }
 
-    pub(crate) async fn draining(office: Arc<Office>, owner: usize, to: SocketAddr) -> LastDrain {
+    /// The same, perhaps under TLS.
+    pub(crate) fn drain_over(&self, to: SocketAddr, tls: Option<Arc<Tls>>) -> LastDrain {
+        block_on(async_std::task::spawn(Self::draining(self.office.clone(), 0, to, tls)))
+    }
+
+    pub(crate) async fn draining(
+        office: Arc<Office>,
+        owner: usize,
+        to: SocketAddr,
+        tls: Option<Arc<Tls>>,
+    ) -> LastDrain {
         let place = Self { office: office.clone(), messages: 0 };
         let (_giver, stop) = Stop::new();
         let wire = connect("127.0.0.1", to.port()).await.expect("connected");
+        let wire = match tls {
+            Some(tls) => tls.client.connect("localhost", wire).await.expect("TLS"),
+            None => wire,
+        };
         let lease = place.lease(owner).await;
         deliver_dialed(wire, lease, &office, &stop).await
     }
@@ -187,27 +213,11 @@ impl Place {
         });
         server.join().expect("served").duration_since(begin)
     }
+}
 
-    /// So many customers with so many messages each, drained at once: messages a second of all together, and how
-    /// many times longer the slowest took than the fastest.
-    pub(crate) fn crowd(customers: usize, each: usize, to: SocketAddr) -> (f64, f64) {
-        let place = Self::spread(customers * each, customers);
-        let begin = Instant::now();
-        let spans = block_on(async {
-            let drains = (0..customers).map(|owner| {
-                let office = place.office.clone();
-                async_std::task::spawn(async move {
-                    let last = Self::draining(office, owner, to).await;
-                    assert_eq!((last.ended.as_str(), last.messages), ("quit", each as u64));
-                    Instant::now()
-                })
-            });
-            futures::future::join_all(drains).await
-        });
-        let spans: Vec<f64> =
-            spans.iter().map(|end| end.duration_since(begin).as_secs_f64()).collect();
-        let slowest = spans.iter().copied().fold(0.0, f64::max);
-        let fastest = spans.iter().copied().fold(f64::MAX, f64::min);
-        ((customers * each) as f64 / slowest, slowest / fastest)
-    }
+/// Resident memory of this process in octets.
+pub(crate) fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("a Linux system");
+    text.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number")
+        * 4096
 }

@@ -1,6 +1,8 @@
 //! What is fuzzed: one function for each target, each with the promise that it checks.
 //!
-//! Called by the fuzzing programs in `src/bin`, and by `tests/fuzz_seeds.rs` of the main package with the transcripts, the
+//! A new one is a function here and a line in [`ALL`]; seeds for it come from `fuzz/seeds`.
+//!
+//! Called by the fuzzing program `src/main.rs`, and by `tests/fuzz_seeds.rs` of the main package with the transcripts, the
 //! findings kept in `found`, and random octets. A target panics if a promise is broken.
 
 use std::net::SocketAddr;
@@ -36,6 +38,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("domain", domain),
     ("report_builder", report_builder),
     ("configuration", configuration),
+    ("dump_loader", dump_loader),
     ("session", session),
 ];
 
@@ -484,4 +487,62 @@ async fn check_report(office: &Office, head: &Head) {
             .iter()
             .all(|held| { held.recipient.forward_path.as_str() == "sender@remote.example" })
     );
+}
+
+/// CRC-32C, bit by bit.
+fn crc32c(octets: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for octet in octets {
+        crc ^= u32::from(*octet);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+        }
+    }
+    !crc
+}
+
+/// The dump with all its checksums made right, so that what lies behind them is reached.
+fn with_checksums(data: &[u8]) -> Vec<u8> {
+    const FIRST: usize = 16;
+    let mut dump = b"restante dump 1\n".to_vec();
+    let mut rest = data.get(FIRST..).unwrap_or_default();
+    let mut last = 0u32;
+    while let Some((head, behind)) = rest.split_at_checked(9) {
+        let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        let len = usize::try_from(len).unwrap_or(usize::MAX).min(behind.len());
+        let (content, behind) = behind.split_at(len);
+        let shown = u32::try_from(len).expect("short").to_be_bytes();
+        last = crc32c(&[&last.to_be_bytes()[..], &head[..1], &shown, content].concat());
+        dump.extend_from_slice(&head[..1]);
+        dump.extend_from_slice(&shown);
+        dump.extend_from_slice(&last.to_be_bytes());
+        dump.extend_from_slice(content);
+        rest = behind;
+    }
+    dump
+}
+
+/// A dump is loaded or refused with its place, and what was loaded gives a dump that can be loaded.
+pub fn dump_loader(data: &[u8]) {
+    for octets in [data.to_vec(), with_checksums(data)] {
+        let memory = Memory::new();
+        let checked = block_on(dump::load(None, &mut &octets[..], &mut |_| {}));
+        let loaded = block_on(dump::load(Some((&memory, &memory)), &mut &octets[..], &mut |_| {}));
+        if let Err(dump::DumpError::Damaged { at, .. }) = &checked {
+            assert!(*at <= octets.len() as u64);
+        }
+        assert_eq!(checked.is_ok(), loaded.is_ok(), "{checked:?} {loaded:?}");
+        for head in block_on(memory.query(Filter::default(), None, 1000)).expect("listed") {
+            let orcpts = head.recipients.iter().map(|held| &held.recipient.orcpt);
+            let words = orcpts.chain([&head.envelope.dsn.envid]).flatten();
+            assert!(words.into_iter().all(|word| is_one_line(word) && !word.contains(' ')));
+            assert!(is_one_line(head.envelope.reverse_path.as_str()));
+        }
+        let mut again = futures::io::Cursor::new(Vec::new());
+        let mut snapshot = block_on(memory.snapshot()).expect("taken");
+        block_on(dump::dump(&mut *snapshot, &mut again, &mut |_| {})).expect("dumped");
+        let copy = Memory::new();
+        let again = again.into_inner();
+        block_on(dump::load(Some((&copy, &copy)), &mut &again[..], &mut |_| {})).expect("loaded");
+    }
 }

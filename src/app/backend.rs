@@ -11,14 +11,16 @@ use futures::future::BoxFuture;
 
 use super::admin::{self, Done, Item, Items, Refused, Request};
 use super::config::{self, Config};
-use super::control::client::Client;
+use super::control::client::{Client, Feed};
 use super::output::tell;
 use crate::net::call::{Phone, Reach};
 use crate::net::clock::RealWorld;
 use crate::net::dns::Resolver;
 use crate::net::stop::Stop;
 use crate::provider::board::LastDrain;
+use crate::provider::report::Reporter;
 use crate::provider::{Office, outing};
+use crate::store::sled::offline::Offline;
 use crate::store::{Directory, SledStore, Store, StoreError, sled};
 
 /// How long a provider may be between opening its store and its socket, or between closing the one and the other.
@@ -53,6 +55,7 @@ impl Backend {
             let Some((store, directory)) = turn.try_open(config)? else { continue };
             let world = Arc::new(RealWorld::default());
             let office = Office::new(store, directory, world, config.policy());
+            block_on(office.recall())?;
             return Ok(Self::Direct(Arc::new(office)));
         }
     }
@@ -62,12 +65,32 @@ impl Backend {
     /// # Errors
     /// The refusal, or that of `each`.
     pub fn ask(&mut self, request: Request, each: &mut Each<'_>) -> Result<Done, Refused> {
+        self.ask_with(request, &mut || Ok(None), each)
+    }
+
+    /// The same for a request behind which something is sent.
+    ///
+    /// # Errors
+    /// The refusal, or that of `feed` or `each`.
+    pub fn ask_with(
+        &mut self,
+        request: Request,
+        feed: &mut Feed<'_>,
+        each: &mut Each<'_>,
+    ) -> Result<Done, Refused> {
         match self {
-            Self::Running(client) => client.ask(request, each),
+            Self::Running(client) => client.ask(request, feed, each),
             Self::Direct(office) => {
                 let who = format!("uid={}", rustix::process::geteuid().as_raw());
-                block_on(admin::perform(office, &who, request, &mut Given(each)))
+                block_on(admin::perform(office, &who, request, &mut Given { each, feed }))
             }
+        }
+    }
+
+    /// Writes the reports that are owed, if no running provider does it. They go out when one runs.
+    pub fn report_now(&self) {
+        if let Self::Direct(office) = self {
+            block_on(Reporter::new(office.clone()).round());
         }
     }
 
@@ -94,11 +117,18 @@ impl Backend {
     }
 }
 
-struct Given<'a, 'b>(&'a mut Each<'b>);
+struct Given<'a, 'b> {
+    each: &'a mut Each<'b>,
+    feed: &'a mut Feed<'b>,
+}
 
 impl Items for Given<'_, '_> {
     fn put(&mut self, item: Item) -> BoxFuture<'_, Result<(), Refused>> {
-        Box::pin(std::future::ready((self.0)(item)))
+        Box::pin(std::future::ready((self.each)(item)))
+    }
+
+    fn take(&mut self) -> BoxFuture<'_, Result<Option<Vec<u8>>, Refused>> {
+        Box::pin(std::future::ready((self.feed)()))
     }
 }
 
@@ -173,6 +203,13 @@ impl Turn {
 }
 
 fn open_engine(config: &Config) -> Result<Engine, StoreError> {
+    let options = prepare(config)?;
+    let store = Arc::new(SledStore::open(&store_folder(config), options)?);
+    Ok((store.clone(), store))
+}
+
+/// Makes the data folder, and says how the store in it is opened.
+fn prepare(config: &Config) -> Result<sled::Options, StoreError> {
     // The engine makes files of its own; nobody else is to read them, whatever the caller's habits.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     make_folder(&config.data_dir)?;
@@ -180,9 +217,75 @@ fn open_engine(config: &Config) -> Result<Engine, StoreError> {
         config::Durability::Fsync => sled::Durability::Fsync,
         config::Durability::Relaxed => sled::Durability::Relaxed,
     };
-    let options = sled::Options { durability, ..sled::Options::default() };
-    let store = Arc::new(SledStore::open(&store_folder(config), options)?);
-    Ok((store.clone(), store))
+    Ok(sled::Options { durability, ..sled::Options::default() })
+}
+
+/// The running provider, if there is one.
+///
+/// # Errors
+/// Somebody answers, but not for us.
+pub fn running(config: &Config) -> Result<Option<Backend>, Refused> {
+    Ok(Client::connect(&config.control_socket())?.map(Backend::Running))
+}
+
+fn stopped_only(config: &Config, what: &str) -> Result<(), Refused> {
+    if running(config)?.is_some() {
+        let what = format!(
+            "a provider runs on {}, and {what} needs the store for itself",
+            config.data_dir.display()
+        );
+        return Err(Refused::new(what, "stop it first"));
+    }
+    own_files_only(&config.data_dir)
+}
+
+/// The store, empty and for `load` alone. Blocks.
+///
+/// # Errors
+/// A provider runs, or there is something in it.
+pub fn fill(config: &Config) -> Result<SledStore, Refused> {
+    stopped_only(config, "load")?;
+    let opened =
+        prepare(config).and_then(|options| SledStore::open_to_fill(&store_folder(config), options));
+    opened.map_err(|error| unopened(config, error))?.ok_or_else(not_empty)
+}
+
+/// Something is in the store that is to be loaded.
+#[must_use]
+pub fn not_empty() -> Refused {
+    Refused::new(
+        "the store is not empty, and load never mixes two",
+        "give the configuration a new data_dir, or move the folder `store` in it away",
+    )
+}
+
+/// Looks through the store without opening it. Blocks.
+///
+/// # Errors
+/// Somebody has it open, or it is none.
+pub fn look(config: &Config, progress: sled::Progress<'_>) -> Result<Offline, Refused> {
+    let looked = sled::offline::verify(&store_folder(config), progress);
+    looked.map_err(|error| unopened(config, error))
+}
+
+/// Makes the index again; answers messages, octets and damage. Blocks.
+///
+/// # Errors
+/// A provider runs, or the store cannot be opened.
+pub fn rebuild(
+    config: &Config,
+    progress: sled::Progress<'_>,
+) -> Result<(u64, u64, Vec<String>), Refused> {
+    stopped_only(config, "rebuild")?;
+    let folder = store_folder(config);
+    let opened =
+        prepare(config).and_then(|options| SledStore::open_with(&folder, options, true, progress));
+    let store = opened.map_err(|error| unopened(config, error))?;
+    let health = block_on(store.health())?;
+    let messages = store.messages();
+    block_on(store.close())?;
+    let damage = health.damage.into_iter().filter(|line| !line.starts_with("durability is"));
+    Ok((messages, health.live_bytes, damage.collect()))
 }
 
 fn store_folder(config: &Config) -> PathBuf {
@@ -208,6 +311,7 @@ fn unopened(config: &Config, error: StoreError) -> Refused {
         );
     }
     match error {
+        StoreError::Unready(why) => Refused::new(format!("the store {why}"), ""),
         StoreError::Broken(why) => Refused::new(
             format!("the store in {place} cannot be opened: {why}"),
             "the folder must belong to the user that runs restante, mode 0700",

@@ -58,6 +58,7 @@ pub fn serve(config: &Config) -> Result<(), Refused> {
         let (store, directory) = open_store(config)?;
         let world = Arc::new(RealWorld::default());
         let office = Arc::new(Office::new(store, directory, world, config.policy()));
+        office.recall().await?;
         let outcome = run(config, &office, adopted).await;
         let closed = office.store.close().await.map_err(Refused::from);
         outcome.and(closed)

@@ -42,7 +42,7 @@ pub enum Fact {
         from: String,
         /// Its recipients.
         to: Vec<ForwardPath>,
-        /// Octets of content.
+        /// Its size as it is kept and goes out, our own `Received` line included; octets.
         size: u64,
     },
     /// A command or a message was refused.

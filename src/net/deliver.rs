@@ -24,6 +24,9 @@ use crate::provider::{Drain, Errand, Office};
 const READ_BYTES: usize = 2 << 10;
 /// Rounds of work before other tasks get their turn.
 const ROUNDS_MAX: usize = 32;
+/// Octets written before other tasks get their turn: among many drains none gets far ahead, whatever the sizes of its
+/// messages and of the socket's buffer.
+const TURN_BYTES_MAX: usize = 128 << 10;
 /// How long closing in order may take; nothing depends on it any more.
 const CLOSE_SECONDS_MAX: Duration = Duration::from_secs(5);
 
@@ -79,6 +82,7 @@ pub async fn carry(wire: &mut dyn Stream, errand: &mut dyn Errand, stop: &Stop) 
         writes: true,
         flushes: false,
         is_portion_over: false,
+        written: 0,
     };
     poll_fn(|context| carrier.poll(context)).await;
 }
@@ -94,6 +98,8 @@ struct Carrier<'a> {
     flushes: bool,
     /// The next portion must wait for that flush.
     is_portion_over: bool,
+    /// Octets written in this turn.
+    written: usize,
 }
 
 impl Carrier<'_> {
@@ -104,6 +110,7 @@ impl Carrier<'_> {
             self.stop = None;
             self.errand.stop();
         }
+        self.written = 0;
         for _ in 0..ROUNDS_MAX {
             let mut moved = self.read(context);
             moved |= self.errand.work(context);
@@ -113,6 +120,9 @@ impl Carrier<'_> {
             }
             if !moved {
                 return Poll::Pending;
+            }
+            if self.written >= TURN_BYTES_MAX {
+                break;
             }
         }
         context.waker().wake_by_ref();
@@ -147,6 +157,7 @@ impl Carrier<'_> {
                 Poll::Ready(Ok(octets)) if octets > 0 => {
                     self.is_portion_over = self.errand.outbox().advance(octets);
                     self.errand.left(octets);
+                    self.written += octets;
                     self.flushes = true;
                     moved = true;
                 }

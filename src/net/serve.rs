@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
+use zeroize::Zeroize;
 
 use super::stop::Stop;
 use super::tls::ServerTls;
@@ -141,7 +142,11 @@ impl Talk<'_> {
                     Step::Stay(upgrade.secured(facts, &mut actions))
                 }
                 (Step::Reverse(reversal), _) => {
-                    self.flush().await?;
+                    if let Err(error) = self.flush().await {
+                        // The customer is gone, and its next call must not wait for the clock of this lease.
+                        self.desk.release(reversal.into_parts().0).await;
+                        return Err(error);
+                    }
                     return Ok(Some(self.wire.reverse(reversal)));
                 }
                 (Step::Close, _) => {
@@ -194,7 +199,12 @@ impl Talk<'_> {
                 let waited = self.host.office.world.monotonic().saturating_sub(began);
                 self.pace.waited = self.pace.waited.saturating_add(waited);
                 self.pace.octets = self.pace.octets.saturating_add(count as u64);
+                let is_content = session.is_taking_content();
                 let step = session.advance(Input::Bytes(&self.buffer[..count]), actions);
+                if !is_content {
+                    // It may have been a password.
+                    self.buffer[..count].zeroize();
+                }
                 self.fit_buffer(count);
                 step
             }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::mail::{ClientProfile, CustomerName, Fact, QueueId, Timestamp};
+use crate::mail::{CustomerName, Fact, QueueId, Timestamp};
 use crate::smtp::Door;
 
 /// From so many places on, some are kept for customers.
@@ -67,7 +67,6 @@ struct State {
     addresses: HashMap<IpAddr, usize>,
     drains: BTreeMap<CustomerName, LastDrain>,
     on_the_way: HashSet<QueueId>,
-    profiles: HashMap<CustomerName, ClientProfile>,
     tally: Tally,
 }
 
@@ -198,17 +197,6 @@ impl Board {
     #[must_use]
     pub fn is_on_the_way(&self, id: QueueId) -> bool {
         self.state().on_the_way.contains(&id)
-    }
-
-    /// A drain showed how this customer's client must be spoken to; kept until the next start.
-    pub fn learn_profile(&self, customer: &CustomerName, profile: ClientProfile) {
-        self.state().profiles.insert(customer.clone(), profile);
-    }
-
-    /// What was learnt; [`ClientProfile::Auto`] if nothing.
-    #[must_use]
-    pub fn learnt_profile(&self, customer: &CustomerName) -> ClientProfile {
-        self.state().profiles.get(customer).copied().unwrap_or_default()
     }
 
     /// A listener is bound.

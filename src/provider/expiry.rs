@@ -70,7 +70,7 @@ async fn give_up(office: &Office, heads: &[Head], now: Timestamp) -> Result<usiz
     }
     let (mut settled, mut messages) = (0, BTreeSet::new());
     for ((customer, domain), settlements) in queues {
-        if !settle(office, customer.clone(), domain, &settlements).await? {
+        if !settle(office, "expiry", customer.clone(), domain, &settlements).await? {
             continue;
         }
         settled += settlements.len();
@@ -84,8 +84,9 @@ async fn give_up(office: &Office, heads: &[Head], now: Timestamp) -> Result<usiz
 }
 
 /// Marks these failed under a lease; false if somebody drains the queue now.
-async fn settle(
+pub(super) async fn settle(
     office: &Office,
+    holder: &str,
     customer: CustomerName,
     domain: Domain,
     settlements: &[Settlement],
@@ -93,7 +94,7 @@ async fn settle(
     let wish = LeaseRequest {
         customer,
         domains: vec![domain],
-        owner: "expiry".into(),
+        owner: holder.into(),
         lasts: LEASE,
         overthrow_after: LEASE,
     };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::office::Office;
 use super::trace::Trace;
 use crate::mail::{Customer, CustomerName, Domain, QueueId, RecipientPolicy, Timestamp};
-use crate::smtp::{CommitRequest, ContentRequest, MailRequest, RecipientRequest, Refusal};
+use crate::smtp::{CommitRequest, ContentRequest, MailRequest, Receipt, RecipientRequest, Refusal};
 use crate::store::{BodyWriter, NewMessage, StoreError};
 
 /// One mail transaction after the other, on one session.
@@ -145,7 +145,7 @@ impl Intake {
         &mut self,
         office: &Office,
         request: CommitRequest,
-    ) -> Result<QueueId, Refusal> {
+    ) -> Result<Receipt, Refusal> {
         let body = self.body.take().ok_or(Refusal::StoreTrouble)?;
         if let Some(refusal) = body.trouble {
             return Err(refusal);
@@ -164,10 +164,11 @@ impl Intake {
             expires.push(owner.expires);
         }
         facts.size += body.trace_bytes;
+        let receipt = Receipt { id: body.id, size: facts.size };
         let arrived = office.world.now();
         let message = NewMessage { id: body.id, envelope, owners, facts, arrived, expires };
         let durable = office.store.commit(message, body.writer).await;
-        durable.map(|()| body.id).map_err(|error| {
+        durable.map(|()| receipt).map_err(|error| {
             complain("commit", &error);
             refusal_of(&error)
         })
@@ -187,12 +188,12 @@ async fn admit(
     if own.message_bytes_max.is_some_and(|most| request.declared_size > most) {
         return Err(Refusal::TooBigForRecipient);
     }
-    if let Some(known) = office.servers.of(&customer.name) {
+    if let Some(offers) = office.servers.of(&customer.name).and_then(|known| known.offers) {
         // What the customer's server said last: mail that it would refuse for ever need not be taken at all.
-        if !known.offers.takes_size(request.declared_size) {
+        if !offers.takes_size(request.declared_size) {
             return Err(Refusal::TooBigForRecipient);
         }
-        if !known.offers.smtputf8 && !request.forward_path.is_ascii() {
+        if !offers.smtputf8 && !request.forward_path.is_ascii() {
             return Err(Refusal::ServerWithoutUtf8);
         }
     }

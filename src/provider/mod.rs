@@ -8,6 +8,7 @@ mod account;
 pub mod age;
 pub mod bell;
 pub mod board;
+pub mod bounce;
 pub mod call;
 pub mod desk;
 pub mod drain;

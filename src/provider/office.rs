@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::abuse::Abuse;
+use super::account::Derivations;
 use super::age::Age;
 use super::bell::Bell;
 use super::board::Board;
@@ -13,7 +14,7 @@ use super::policy::Policy;
 use super::rounds::Flush;
 use super::servers::Servers;
 use super::world::World;
-use crate::mail::{QueueId, Timestamp};
+use crate::mail::{CustomerName, QueueId, Timestamp};
 use crate::store::{Directory, Health, Store, StoreError};
 
 /// What all sessions share.
@@ -36,6 +37,8 @@ pub struct Office {
     pub outgoing: Bell<Flush>,
     /// What the customers' servers last announced.
     pub servers: Servers,
+    /// Places for the computing of passwords.
+    pub(super) derivations: Derivations,
     age: Age,
     policy: RwLock<Arc<Policy>>,
     last_id: Mutex<u128>,
@@ -67,6 +70,7 @@ impl Office {
             flushes: Bell::default(),
             outgoing: Bell::default(),
             servers: Servers::default(),
+            derivations: Derivations::default(),
             age,
             policy,
             last_id,
@@ -84,6 +88,30 @@ impl Office {
         let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
         *last = fresh.max(last.saturating_add(1));
         QueueId::from_bits(*last)
+    }
+
+    /// Takes up what was learnt about the customers' sides before the last restart. To be called once, at start.
+    ///
+    /// # Errors
+    /// As [`Directory::learnt`].
+    pub async fn recall(&self) -> Result<(), StoreError> {
+        self.servers.recall(self.directory.learnt().await?);
+        Ok(())
+    }
+
+    /// Keeps what is known of a customer's side now. Nothing depends on it: trouble is logged.
+    pub async fn keep_lesson(&self, customer: &CustomerName) {
+        let kept = async {
+            let lesson = match self.directory.customer(customer).await? {
+                Some(_) => self.servers.lesson(customer),
+                None => return Ok(()),
+            };
+            self.directory.learn(customer, lesson).await
+        };
+        if let Err(error) = kept.await {
+            let error = error.to_string();
+            log::warn!(target: super::ledger::TARGET, what = "learn", error = error; "store-trouble");
+        }
     }
 
     /// The time by which mail is given up: the wall clock, but never ahead of it by a jump (see [`Age`]).

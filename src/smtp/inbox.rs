@@ -44,7 +44,19 @@ impl Inbox {
             self.octets.clear();
             self.used = 0;
         }
+        let needed = self.octets.len() + octets.len();
+        if needed > self.octets.capacity() {
+            self.grow(needed);
+        }
         self.octets.extend_from_slice(octets);
+    }
+
+    /// Makes room by hand: a vector that grows by itself leaves a copy behind, perhaps of half a password.
+    fn grow(&mut self, needed: usize) {
+        let mut larger = Vec::with_capacity(needed.max(self.octets.capacity() * 2));
+        larger.extend_from_slice(&self.octets);
+        self.octets.zeroize();
+        self.octets = larger;
     }
 
     /// What waits.
@@ -83,8 +95,9 @@ impl Inbox {
         self.searched = waiting.saturating_sub(1);
         if self.is_skipping || waiting > limit + 1 {
             self.is_skipping = true;
-            let may_be_end = self.waiting().ends_with(b"\r");
-            self.consume(waiting - usize::from(may_be_end));
+            let skipped = waiting - usize::from(self.waiting().ends_with(b"\r"));
+            self.octets[self.used..self.used + skipped].zeroize();
+            self.consume(skipped);
         }
     }
 
@@ -100,6 +113,13 @@ impl Inbox {
             self.octets.drain(..self.used);
             self.used = 0;
         }
+    }
+}
+
+impl Drop for Inbox {
+    /// A session may end in the middle of a password.
+    fn drop(&mut self) {
+        self.octets[self.used..].zeroize();
     }
 }
 

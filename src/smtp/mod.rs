@@ -179,14 +179,23 @@ pub struct EtrnRequest {
     pub node: etrn::Node,
 }
 
+/// A message that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Under which id.
+    pub id: QueueId,
+    /// Its size as it is kept and goes out: octets of content, with the lines that were put on top of it.
+    pub size: u64,
+}
+
 /// The answer to a [`Question`], of the kind that its docstring names. A refusal inside is the peer's matter, not
 /// an error of ours.
 #[derive(Debug)]
 pub enum Answer {
     /// Yes, or why not.
     Verdict(Result<(), Refusal>),
-    /// Durable under this id, or why not.
-    Committed(Result<QueueId, Refusal>),
+    /// Durable, or why not.
+    Committed(Result<Receipt, Refusal>),
     /// 32 unpredictable octets.
     Nonce([u8; 32]),
     /// The stored credential or a dummy; an error if the directory cannot be read now.

@@ -19,6 +19,9 @@ pub enum StoreError {
     Corrupt(QueueId),
     /// There is no such message, customer or domain.
     Missing,
+    /// It cannot be opened as it is, and this says why and what to do: it is newer than this program, or
+    /// something was begun with it and not finished.
+    Unready(String),
     /// The engine cannot be trusted any more; intake and drains stop until it is opened again (451).
     Broken(String),
 }
@@ -31,6 +34,7 @@ impl fmt::Display for StoreError {
             Self::Full(why) => write!(f, "the store is full: {why}"),
             Self::Corrupt(id) => write!(f, "message {id} is damaged and was set aside"),
             Self::Missing => f.write_str("there is no such thing in the store"),
+            Self::Unready(why) => f.write_str(why),
             Self::Broken(why) => write!(f, "the store is broken: {why}"),
         }
     }

@@ -138,15 +138,28 @@ impl Kept {
 
     /// The times at which recipients that can still be moved are given up.
     pub(crate) fn deadlines(&self) -> BTreeSet<Timestamp> {
-        self.recipients.iter().filter(|r| can_expire(r)).map(|r| r.seen.expires).collect()
+        self.recipients.iter().filter(|r| waits(r)).map(|r| r.seen.expires).collect()
     }
 
     /// What a drain of these queues is offered, if anything. `domains` is sorted.
-    pub(crate) fn offer(&self, customer: &CustomerName, domains: &[Domain]) -> Option<Head> {
-        self.head(|r| {
-            self.class_of(r) <= Class::Late
+    pub(crate) fn offer(mut self, customer: &CustomerName, domains: &[Domain]) -> Option<Head> {
+        if self.damaged {
+            return None;
+        }
+        self.recipients.retain(|r| {
+            waits(r)
                 && r.seen.owner == *customer
                 && domains.binary_search(r.seen.recipient.forward_path.domain()).is_ok()
+        });
+        let line_breaks = self.recipients.iter().map(|r| r.line_breaks).max()?;
+        Some(Head {
+            position: Position { rank: u8::from(line_breaks >= LINE_BREAKS_PATIENCE), id: self.id },
+            id: self.id,
+            envelope: self.envelope,
+            recipients: self.recipients.into_iter().map(|r| r.seen).collect(),
+            facts: self.facts,
+            arrived: self.arrived,
+            line_breaks,
         })
     }
 
@@ -154,7 +167,7 @@ impl Kept {
     pub(crate) fn overdue(&self, now: Timestamp, limit: usize) -> Option<Head> {
         let mut left = limit;
         self.head(|r| {
-            let due = can_expire(r) && r.seen.expires <= now && left > 0;
+            let due = waits(r) && r.seen.expires <= now && left > 0;
             left -= usize::from(due);
             due
         })
@@ -293,7 +306,8 @@ fn merged(one: Class, other: Class) -> Class {
     }
 }
 
-fn can_expire(recipient: &KeptRecipient) -> bool {
+/// It waits: neither held nor over.
+fn waits(recipient: &KeptRecipient) -> bool {
     !recipient.seen.held && !recipient.seen.state.is_over()
 }
 

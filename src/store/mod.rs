@@ -6,6 +6,7 @@
 //!
 //! Every call may be awaited on any executor: the engines do their blocking work on threads of their own.
 
+mod archive;
 pub mod dump;
 mod error;
 mod hints;
@@ -26,6 +27,7 @@ use crate::mail::{
     RecipientState, ReplyText, Timestamp,
 };
 
+pub use archive::{Archived, Malformed, Snapshot};
 pub use error::{DirectoryError, StoreError};
 pub use memory::Memory;
 pub use report::Report;
@@ -33,6 +35,9 @@ pub use sled::{Options, SledStore};
 
 /// What a call of the store gives back.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// One of several bodies, opened or not.
+pub type Opened = Result<Box<dyn BodyReader>, StoreError>;
 
 /// A body on its way in. Dropping it aborts: nothing of it will ever exist.
 pub trait BodyWriter: Send {
@@ -291,6 +296,19 @@ pub trait Store: Send + Sync {
     /// Opens a body for reading from octet `offset` on.
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>>;
 
+    /// Opens several bodies from their beginning, each as [`Store::open_body`] does: an answer for each id, in
+    /// their order. An engine whose calls are visits elsewhere makes one visit of all, so it is meant for small
+    /// ones; the first chunk of each may be read along.
+    fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
+        Box::pin(async move {
+            let mut opened = Vec::with_capacity(ids.len());
+            for id in ids {
+                opened.push(self.open_body(id, 0).await);
+            }
+            opened
+        })
+    }
+
     /// Records what became of recipients; returns when durable. Settling twice is the same as once. Recipients
     /// outside the lease's queues, and those that are gone or over, are passed over; but one that was given up
     /// and turns out delivered is forgotten. Under a lost lease, deliveries are recorded all the same (they did happen), everything else is not, and the
@@ -343,6 +361,22 @@ pub trait Store: Send + Sync {
     /// A turn of background work: compaction, removal of empty segments.
     fn maintain(&self) -> Answer<'_, ()>;
 
+    /// Everything as it stands at one moment during the call. Work goes on meanwhile.
+    fn snapshot(&self) -> Answer<'_, Box<dyn Snapshot>> {
+        Box::pin(std::future::ready(archive::unable()))
+    }
+
+    /// Makes a message exist as it stood elsewhere, with the states of its recipients; once it is durable. An id
+    /// that is here already changes nothing.
+    fn enter(&self, _message: Archived, _body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(archive::unable()))
+    }
+
+    /// Compacts until nothing is worth it any more; answers how many files were, and tells `tell` of each.
+    fn compact<'a>(&'a self, _tell: &'a mut (dyn FnMut(u64) + Send)) -> Answer<'a, u64> {
+        Box::pin(async { self.maintain().await.map(|()| 0) })
+    }
+
     /// Ends in order; the engine may be opened again afterwards. Calls that come later fail.
     fn close(&self) -> Answer<'_, ()>;
 }
@@ -374,6 +408,19 @@ pub trait Directory: Send + Sync {
     /// Removes the customer; its mail is not touched.
     fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>>;
 
+    /// Keeps what was learnt about how to serve this customer, in place of what was kept before; `None` forgets it.
+    /// It survives an orderly end and the end of the process; a power cut may take it, since it can be learnt again.
+    /// The text is the caller's own. With the customer it is forgotten, too.
+    fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()>;
+
+    /// All that was learnt.
+    fn learnt(&self) -> Answer<'_, Vec<(CustomerName, String)>>;
+
     /// A random key of this store, made once and kept: the seed of salts for unknown users.
     fn server_key(&self) -> Answer<'_, [u8; 32]>;
+
+    /// Gives a new store the key of another one; a key that is here already stays.
+    fn take_server_key(&self, _key: [u8; 32]) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        Box::pin(async { Ok(archive::unable()?) })
+    }
 }

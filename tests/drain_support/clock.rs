@@ -15,6 +15,8 @@ struct State {
     last: u64,
     waiting: BTreeMap<(Duration, u64), Waker>,
     chance: u64,
+    /// Seconds that the wall clock goes ahead of the other.
+    wall_ahead: i64,
 }
 
 /// The virtual world; clones share it.
@@ -27,6 +29,11 @@ pub const BEGIN: u64 = 1_795_317_540_000;
 impl Clock {
     pub fn now(&self) -> Duration {
         self.0.lock().expect("whole").now
+    }
+
+    /// Sets the wall clock by hand.
+    pub fn set_wall_ahead(&self, seconds: i64) {
+        self.0.lock().expect("whole").wall_ahead = seconds;
     }
 
     /// Jumps to the nearest point that is waited for; false if there is none.
@@ -68,7 +75,9 @@ impl Drop for Wait {
 
 impl World for Clock {
     fn now(&self) -> Timestamp {
-        Timestamp(BEGIN + u64::try_from(Clock::now(self).as_millis()).expect("in this age"))
+        let ahead = self.0.lock().expect("whole").wall_ahead * 1000;
+        let since = u64::try_from(Clock::now(self).as_millis()).expect("in this age");
+        Timestamp((BEGIN + since).saturating_add_signed(ahead))
     }
     fn monotonic(&self) -> Duration {
         Clock::now(self)

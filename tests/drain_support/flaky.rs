@@ -1,8 +1,9 @@
 //! A store that takes its time, has passing trouble, and dies in the middle of a call: the power goes, and what was
 //! not recorded is not recorded. The engine below keeps what it has taken, as a disk does.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use restante::mail::*;
@@ -47,8 +48,12 @@ pub struct Flaky {
     pub clock: Clock,
     /// One call in so many goes wrong; 0: none.
     pub trouble: AtomicU64,
+    /// The power goes in this call, counted down from there; 0: in none.
+    pub dies_in: AtomicU64,
     /// The power is gone: nothing of this process happens any more.
     pub is_dead: Arc<AtomicBool>,
+    /// The token of the newest lease of each queue.
+    pub newest: Mutex<BTreeMap<Domain, u64>>,
     /// Calls of `count`, which are cheap, and of everything that looks at mail or queues.
     pub counts: AtomicU64,
     pub looks: AtomicU64,
@@ -60,9 +65,24 @@ impl Flaky {
         trouble > 0 && self.dice.once_in(trouble as usize)
     }
 
+    /// Only the newest lease of a queue may be served.
+    fn is_newest(&self, lease: &Lease) {
+        let newest = self.newest.lock().expect("whole");
+        for domain in lease.domains() {
+            let token = newest.get(domain).copied().unwrap_or_default();
+            assert!(lease.token() >= token, "an old lease of {domain} is served");
+        }
+    }
+
     /// Takes time, fails for now, or dies.
     async fn weather(&self) -> Result<(), StoreError> {
         if self.is_dead.load(Ordering::Relaxed) {
+            return futures::future::pending().await;
+        }
+        let left = self.dies_in.load(Ordering::Relaxed);
+        self.dies_in.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 1 {
+            self.is_dead.store(true, Ordering::Relaxed);
             return futures::future::pending().await;
         }
         if !self.goes_wrong() {
@@ -84,17 +104,46 @@ impl Flaky {
 
 impl Store for Flaky {
     fn begin_body(&self, id: QueueId, size_hint: u64) -> Answer<'_, Box<dyn BodyWriter>> {
-        self.inner.begin_body(id, size_hint)
+        Box::pin(async move {
+            self.weather().await?;
+            if self.goes_wrong() {
+                return Err(StoreError::Full("simulated".into()));
+            }
+            self.inner.begin_body(id, size_hint).await
+        })
     }
     fn commit(&self, message: NewMessage, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
-        self.inner.commit(message, body)
+        Box::pin(async move {
+            self.weather().await?;
+            self.inner.commit(message, body).await?;
+            // Durable, and perhaps nobody hears of it; but a store never takes that back.
+            match self.weather().await {
+                Ok(()) | Err(_) => Ok(()),
+            }
+        })
     }
     fn lease(&self, request: LeaseRequest) -> Answer<'_, LeaseAnswer> {
         self.looks.fetch_add(1, Ordering::Relaxed);
-        self.inner.lease(request)
+        Box::pin(async move {
+            self.weather().await?;
+            let answer = self.inner.lease(request).await?;
+            if let LeaseAnswer::Granted(lease) = &answer {
+                let mut newest = self.newest.lock().expect("whole");
+                for domain in lease.domains() {
+                    let before = newest.insert(domain.clone(), lease.token());
+                    assert!(before < Some(lease.token()), "two leases of {domain} with one token");
+                }
+            }
+            Ok(answer)
+        })
     }
     fn renew<'a>(&'a self, lease: &'a Lease) -> Answer<'a, ()> {
-        self.inner.renew(lease)
+        Box::pin(async move {
+            self.weather().await?;
+            self.inner.renew(lease).await?;
+            self.is_newest(lease);
+            Ok(())
+        })
     }
     fn release(&self, lease: Lease) -> Answer<'_, ()> {
         self.inner.release(lease)
@@ -110,6 +159,7 @@ impl Store for Flaky {
             self.weather().await?;
             // Small pages, so that their seams are met.
             let heads = self.inner.next(lease, after, limit.min(1 + self.dice.below(7))).await?;
+            self.is_newest(lease);
             if self.dice.once_in(4) {
                 // A page may be old when it arrives.
                 self.clock.wait(Duration::from_millis(self.dice.below(200) as u64)).await;
@@ -132,6 +182,7 @@ impl Store for Flaky {
         Box::pin(async move {
             self.weather().await?;
             self.inner.settle(lease, settlements).await?;
+            self.is_newest(lease);
             // Recorded, and nobody hears of it.
             self.weather().await
         })
@@ -142,7 +193,13 @@ impl Store for Flaky {
         states: Vec<(u32, RecipientState)>,
         report: Option<Report>,
     ) -> Answer<'_, bool> {
-        self.inner.conclude(about, states, report)
+        Box::pin(async move {
+            self.weather().await?;
+            let done = self.inner.conclude(about, states, report).await?;
+            match self.weather().await {
+                Ok(()) | Err(_) => Ok(done),
+            }
+        })
     }
     fn count<'a>(&'a self, domain: &'a Domain) -> Answer<'a, Count> {
         self.counts.fetch_add(1, Ordering::Relaxed);
@@ -162,7 +219,10 @@ impl Store for Flaky {
     }
     fn query(&self, filter: Filter, after: Option<QueueId>, limit: usize) -> Answer<'_, Vec<Head>> {
         self.looks.fetch_add(1, Ordering::Relaxed);
-        self.inner.query(filter, after, limit)
+        Box::pin(async move {
+            self.weather().await?;
+            self.inner.query(filter, after, limit).await
+        })
     }
     fn apply(&self, filter: Filter, action: QueueAction) -> Answer<'_, u64> {
         self.inner.apply(filter, action)

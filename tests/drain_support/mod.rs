@@ -1,6 +1,7 @@
 //! A post office in memory under a virtual clock, and customers' servers to drain to.
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod caller;
 pub mod clock;
 pub mod flaky;
 pub mod pipe;
@@ -12,11 +13,13 @@ use std::time::Duration;
 use futures::executor::{LocalPool, block_on};
 use futures::task::LocalSpawnExt;
 use restante::mail::*;
-use restante::net::deliver::deliver_dialed;
+use restante::net::deliver::{deliver, deliver_dialed};
+use restante::net::serve::{Host, converse};
 use restante::net::stop::{Stop, StopGiver};
 use restante::net::wire::Wire;
 use restante::provider::board::LastDrain;
 use restante::provider::{Office, Policy, Window};
+use restante::smtp::Door;
 use restante::store::{
     Filter, Head, LeaseAnswer, LeaseRequest, Memory, NewMessage, Store, StoreError,
 };
@@ -26,6 +29,16 @@ use pipe::{End, Traits};
 
 pub fn domain(text: &str) -> Domain {
     Domain::parse(text).expect("valid")
+}
+
+/// The keys of [`caller::PASSWORD`], derived once.
+pub fn credential() -> Credential {
+    static KEYS: std::sync::OnceLock<(ScramVerifier, CramContexts)> = std::sync::OnceLock::new();
+    let password = Secret::from(caller::PASSWORD);
+    let (scram, cram) = KEYS
+        .get_or_init(|| restante::smtp::sasl::derive(&password, vec![7; 16], 4096).expect("keys"))
+        .clone();
+    Credential { label: "".into(), scram, cram, created: Timestamp(0) }
 }
 
 pub fn customer_name() -> CustomerName {
@@ -43,7 +56,7 @@ pub fn customer(settings: Settings) -> Customer {
         name: customer_name(),
         domains: vec![domain("example.com"), domain("example.org")],
         suspended: false,
-        credentials: Vec::new(),
+        credentials: vec![credential()],
         settings,
         created: Timestamp(0),
         revision: 0,
@@ -127,6 +140,15 @@ impl Place {
         Self { clock, memory, office, pool: LocalPool::new(), stop, giver: Some(giver), next: 1 }
     }
 
+    /// The office of a new process over the same store.
+    pub fn restarted(&self) -> Arc<Office> {
+        let policy = Policy::clone(&self.office.policy());
+        let world = Arc::new(self.clock.clone());
+        let office = Office::new(self.memory.clone(), self.memory.clone(), world, policy);
+        block_on(office.recall()).expect("recalled");
+        Arc::new(office)
+    }
+
     /// Queues a message; gives its id.
     pub fn put(&mut self, from: &str, to: &[&str], content: &[u8]) -> QueueId {
         let id = self.next;
@@ -157,6 +179,29 @@ impl Place {
         }
     }
 
+    /// Begins a drain of these domains alone.
+    pub fn drain_domains(
+        &mut self,
+        end: End,
+        domains: &[&str],
+    ) -> futures::future::RemoteHandle<LastDrain> {
+        let request = LeaseRequest {
+            customer: customer_name(),
+            domains: domains.iter().map(|text| domain(text)).collect(),
+            owner: "test".into(),
+            lasts: Duration::from_secs(900),
+            overthrow_after: Duration::from_secs(60),
+        };
+        let LeaseAnswer::Granted(lease) = at_once(self.memory.lease(request)).expect("answered")
+        else {
+            panic!("busy")
+        };
+        let (office, stop) = (self.office.clone(), self.stop.clone());
+        let peer = "192.0.2.1:25".parse().expect("valid");
+        let wire = Wire { stream: Box::new(end), peer, tls: None };
+        self.spawn(async move { deliver_dialed(wire, lease, &office, &stop).await })
+    }
+
     /// Begins a drain over `end`; it runs when the place runs.
     pub fn drain(&mut self, end: End, tls: bool) -> futures::future::RemoteHandle<LastDrain> {
         let (office, stop, memory) = (self.office.clone(), self.stop.clone(), self.memory.clone());
@@ -170,6 +215,22 @@ impl Place {
             deliver_dialed(wire, lease, &office, &stop).await
         };
         self.pool.spawner().spawn_local_with_handle(work).expect("spawned")
+    }
+
+    /// Answers a call at the ODMR door; gives how its drain ended, if it came so far.
+    pub fn answer(&mut self, end: End) -> futures::future::RemoteHandle<Option<LastDrain>> {
+        let mut policy = Policy::clone(&self.office.policy());
+        policy.auth_requires_tls = false;
+        self.office.set_policy(policy);
+        let host = Host { office: self.office.clone(), tls: None, stop: self.stop.clone() };
+        let peer = "192.0.2.1:25".parse().expect("valid");
+        let wire = Wire { stream: Box::new(end), peer, tls: None };
+        let work = async move {
+            // A wire that breaks is the peer's matter.
+            let reversed = converse(wire, Door::Odmr, &host).await.ok().flatten()?;
+            Some(deliver(reversed, &host.office, &host.stop).await)
+        };
+        self.spawn(work)
     }
 
     pub fn spawn<T: 'static>(

@@ -19,11 +19,19 @@ pub struct Traits {
     pub cut_after: Option<usize>,
     /// That cut is a reset: what was on its way is lost.
     pub cut_loses: bool,
+    /// The wire is cut so many octets (0 to 2) behind the dot of the n-th lone dot, n from 1.
+    pub cut_at_dot: Option<(usize, usize)>,
 }
 
 impl Default for Traits {
     fn default() -> Self {
-        Self { window: 64 << 10, gulp: usize::MAX, cut_after: None, cut_loses: false }
+        Self {
+            window: 64 << 10,
+            gulp: usize::MAX,
+            cut_after: None,
+            cut_loses: false,
+            cut_at_dot: None,
+        }
     }
 }
 
@@ -31,6 +39,8 @@ struct Direction {
     traits: Traits,
     queue: VecDeque<u8>,
     passed: usize,
+    /// The last octets that passed, as far as they may begin a lone dot.
+    tail: Vec<u8>,
     closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -44,6 +54,27 @@ pub struct Wire {
     /// The sizes of the writes of end 0, for those who care about records.
     writes: Vec<Vec<u8>>,
     keeps_writes: bool,
+}
+
+impl Direction {
+    /// Looks for the lone dot at which the wire is to be cut.
+    fn look_for_dot(&mut self, octets: &[u8]) {
+        let Some((nth, behind)) = self.traits.cut_at_dot else { return };
+        let mut seen = std::mem::take(&mut self.tail);
+        let begin = self.passed - seen.len();
+        seen.extend_from_slice(octets);
+        let found = memchr::memmem::find_iter(&seen, b"\r\n.\r\n").nth(nth - 1);
+        if let Some(at) = found {
+            // Before the first octet of this write nothing can be cut any more.
+            let cut = (begin + at + 3 + behind).max(self.passed + 1);
+            self.traits.cut_after = Some(self.traits.cut_after.map_or(cut, |other| other.min(cut)));
+            self.traits.cut_at_dot = None;
+            return;
+        }
+        let dots = memchr::memmem::find_iter(&seen, b"\r\n.\r\n").count();
+        self.traits.cut_at_dot = Some((nth - dots, behind));
+        self.tail = seen.split_off(seen.len().saturating_sub(4));
+    }
 }
 
 impl Wire {
@@ -68,6 +99,7 @@ pub fn pair(out: Traits, back: Traits) -> (End, End) {
         traits,
         queue: VecDeque::new(),
         passed: 0,
+        tail: Vec::new(),
         closed: false,
         reader: None,
         writer: None,
@@ -126,9 +158,11 @@ impl AsyncRead for End {
             way.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
-        for (slot, octet) in place.iter_mut().zip(way.queue.drain(..octets)) {
-            *slot = octet;
-        }
+        let (front, back) = way.queue.as_slices();
+        let of_front = octets.min(front.len());
+        place[..of_front].copy_from_slice(&front[..of_front]);
+        place[of_front..octets].copy_from_slice(&back[..octets - of_front]);
+        way.queue.drain(..octets);
         if let Some(writer) = way.writer.take() {
             writer.wake();
         }
@@ -149,6 +183,9 @@ impl AsyncWrite for End {
         }
         let way = &mut wire.ways[side];
         let room = way.traits.window - way.queue.len();
+        if room > 0 {
+            way.look_for_dot(&octets[..octets.len().min(room)]);
+        }
         let left = way.traits.cut_after.map_or(usize::MAX, |cut| cut - way.passed);
         let count = octets.len().min(room).min(left);
         if count == 0 && room == 0 {

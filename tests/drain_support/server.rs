@@ -18,6 +18,8 @@ pub struct Taken {
     pub commands: Vec<String>,
     /// Connections' ends by QUIT.
     pub quit: bool,
+    /// Where the stream broke, if it did not end by QUIT.
+    pub broken: Option<&'static str>,
 }
 
 /// Messages in the order in which they were taken, by any server.
@@ -50,6 +52,8 @@ pub enum Reply {
     Mute,
     /// Never answer, never read.
     Stall,
+    /// As usual, and the same once more, which nobody asked for.
+    Twice,
 }
 
 /// A server.
@@ -87,6 +91,14 @@ struct Connection {
     taken: Taken,
     /// The mood was to close behind the last reply.
     hangs: bool,
+    reading: Reading,
+}
+
+/// What it waits for.
+enum Reading {
+    Command,
+    Content,
+    Chunk,
 }
 
 enum Next {
@@ -119,6 +131,7 @@ impl Server {
             transactions: 0,
             taken: Taken::default(),
             hangs: false,
+            reading: Reading::Command,
         };
         connection.run(&self).await;
         connection.taken
@@ -128,8 +141,9 @@ impl Server {
 impl Connection {
     /// A line without its CRLF; `None` at the end of the stream.
     async fn line(&mut self) -> Option<String> {
+        self.reading = Reading::Command;
         loop {
-            if let Some(at) = self.buffer.windows(2).position(|two| two == b"\r\n") {
+            if let Some(at) = memchr::memmem::find(&self.buffer, b"\r\n") {
                 let line: Vec<u8> = self.buffer.drain(..at + 2).take(at).collect();
                 assert!(!line.contains(&b'\r') && !line.contains(&b'\n'), "bare line end");
                 return Some(String::from_utf8(line).expect("commands are UTF-8"));
@@ -141,7 +155,17 @@ impl Connection {
     async fn more(&mut self) -> Option<()> {
         let mut place = [0; 4096];
         match self.end.read(&mut place).await {
-            Ok(0) | Err(_) => None,
+            Ok(0) | Err(_) => {
+                let place = match (&self.reading, &self.buffer[..]) {
+                    (Reading::Command, []) => "drain: between commands",
+                    (Reading::Command, _) => "drain: inside a command",
+                    (Reading::Content, b"." | b".\r") => "drain: inside the final dot",
+                    (Reading::Content, _) => "drain: inside the content",
+                    (Reading::Chunk, _) => "drain: inside a chunk",
+                };
+                self.taken.broken.get_or_insert(place);
+                None
+            }
             Ok(octets) => {
                 self.buffer.extend_from_slice(&place[..octets]);
                 Some(())
@@ -150,6 +174,7 @@ impl Connection {
     }
 
     async fn octets(&mut self, count: usize) -> Option<Vec<u8>> {
+        self.reading = Reading::Chunk;
         while self.buffer.len() < count {
             self.more().await?;
         }
@@ -158,21 +183,28 @@ impl Connection {
 
     /// The content up to the lone dot, unstuffed; every line is checked to end in CRLF.
     async fn content(&mut self) -> Option<Vec<u8>> {
+        self.reading = Reading::Content;
         let mut content = Vec::new();
+        // Lines up to here are done; the buffer moves only once for each read.
+        let mut at = 0;
         loop {
-            let at = loop {
-                match self.buffer.windows(2).position(|two| two == b"\r\n") {
-                    Some(at) => break at,
-                    None => self.more().await?,
+            while let Some(length) = memchr::memmem::find(&self.buffer[at..], b"\r\n") {
+                let line = &self.buffer[at..at + length];
+                assert!(memchr::memchr2(b'\r', b'\n', line).is_none(), "bare line end");
+                let is_end = line == b".";
+                if !is_end {
+                    content.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
+                    content.extend_from_slice(b"\r\n");
                 }
-            };
-            let line: Vec<u8> = self.buffer.drain(..at + 2).take(at).collect();
-            assert!(!line.contains(&b'\r') && !line.contains(&b'\n'), "bare line end");
-            if line == b"." {
-                return Some(content);
+                at += length + 2;
+                if is_end {
+                    self.buffer.drain(..at);
+                    return Some(content);
+                }
             }
-            content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
-            content.extend_from_slice(b"\r\n");
+            self.buffer.drain(..at);
+            at = 0;
+            self.more().await?;
         }
     }
 
@@ -201,10 +233,17 @@ impl Connection {
                 self.clock.wait(Duration::from_secs(seconds)).await;
                 self.say(usual).await
             }
-            Some(Reply::Hang) => Next::Over,
+            Some(Reply::Twice) => self.say(&usual.repeat(2)).await,
+            Some(Reply::Hang) => {
+                self.taken.broken.get_or_insert("drain: instead of a reply");
+                Next::Over
+            }
             Some(Reply::Mute) => Next::On(matches!(usual.as_bytes().first(), Some(b'2' | b'3'))),
             // What was said counts, though the line dies behind it.
-            Some(Reply::SayAndHang) => self.say(usual).await,
+            Some(Reply::SayAndHang) => {
+                self.taken.broken.get_or_insert("drain: behind a reply");
+                self.say(usual).await
+            }
             Some(Reply::Stall) => {
                 self.clock.wait(Duration::from_secs(1 << 20)).await;
                 Next::Over
@@ -214,7 +253,9 @@ impl Connection {
 
     async fn say(&mut self, text: &str) -> Next {
         // A reply that could not be sent was decided all the same.
-        let _ = self.end.write_all(text.as_bytes()).await;
+        if self.end.write_all(text.as_bytes()).await.is_err() {
+            self.taken.broken.get_or_insert("drain: inside a reply");
+        }
         Next::On(matches!(text.as_bytes().first(), Some(b'2' | b'3')))
     }
 
@@ -284,8 +325,11 @@ impl Connection {
                     let is_last = words.next() == Some("LAST");
                     if is_spoilt || open.as_ref().is_none_or(|open| open.to.is_empty()) {
                         chunks = None;
-                        self.answer(&line, "503 5.5.1 nobody to take it\r\n").await;
-                        continue;
+                        let next = self.answer(&line, "503 5.5.1 nobody to take it\r\n").await;
+                        match next {
+                            Next::On(_) if !self.hangs => continue,
+                            _ => return None,
+                        }
                     }
                     chunks.get_or_insert_default().extend(octets);
                     if is_last {
@@ -323,6 +367,15 @@ impl Connection {
     ) -> Option<()> {
         let message = open.take().map(|open| Message { content, ..open });
         let mood = self.feel(command);
+        match mood {
+            Some(Reply::Hang) => {
+                self.taken.broken = Some("drain: instead of the reply to the end of data");
+            }
+            Some(Reply::SayAndHang) => {
+                self.taken.broken = Some("drain: behind the reply to the end of data");
+            }
+            _ => {}
+        }
         // It is taken before the reply is on the wire: that is what makes doubt possible.
         let is_refused = matches!(&mood, Some(Reply::Say(text)) if !text.starts_with('2'));
         if !is_refused {

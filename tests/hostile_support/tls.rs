@@ -102,20 +102,29 @@ impl Authority {
         own: Option<&Pair>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Arc<ClientConfig> {
+        Arc::new(self.client_by(rustls::crypto::ring::default_provider(), own, versions))
+    }
+
+    /// A client with suites of its own choice.
+    pub fn client_by(
+        &self,
+        provider: rustls::crypto::CryptoProvider,
+        own: Option<&Pair>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.as_ref().der().clone()).expect("an authority");
-        let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(ring)
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .expect("versions")
             .with_root_certificates(roots);
-        Arc::new(match own {
+        match own {
             None => builder.with_no_client_auth(),
             Some(pair) => {
                 let (chain, key) = pair.der();
                 builder.with_client_auth_cert(chain, key).expect("a pair")
             }
-        })
+        }
     }
 }
 

@@ -32,7 +32,7 @@ accept_8bitmime
 message_size_limit = 100M
 check_spool_space = 0
 smtp_accept_queue_per_connection = 0
-deliver_drop_privilege
+{more}deliver_drop_privilege
 untrusted_set_sender = *
 acl_smtp_rcpt = check_rcpt
 acl_smtp_data = accept
@@ -86,7 +86,7 @@ class Exim:
 
     name = "exim"
 
-    def __init__(self, ground, folder, port=None, tls=None, seconds=0, login=None):
+    def __init__(self, ground, folder, port=None, tls=None, seconds=0, login=None, more=""):
         self.ground = ground
         self.folder = ground.path(folder)
         self.port = port or free_ports(1)[0]
@@ -105,7 +105,7 @@ class Exim:
             tls = own
         # Owned by root: Exim refuses a configuration that another user could have written.
         text = CONFIGURATION.format(
-            exim=os.path.abspath(EXIM), folder=self.folder, port=self.port,
+            exim=os.path.abspath(EXIM), folder=self.folder, port=self.port, more=more,
             tls=TLS.format(tls=tls) if tls else "tls_advertise_hosts =",
             login="  deny !authenticated = *\n       message = 550 5.7.1 log in first\n" if login else "",
             slow=f"  warn delay = {seconds}s\n" if seconds else "")
@@ -114,13 +114,13 @@ class Exim:
         self.configuration = ground.write(f"{folder}/exim.conf", text)
 
     @classmethod
-    def behind(cls, ground, folder="exim-behind", **more):
+    def behind(cls, ground, folder="exim-behind", **how):
         """The customer's server: takes mail for demo.example and second.example.
 
         `tls` is the folder of its certificate, `seconds` how long it thinks about each recipient, `login` the name and
-        password of the only one who may send.
+        password of the only one who may send, `more` goes among its main options.
         """
-        return cls(ground, folder, **more)
+        return cls(ground, folder, **how)
 
     def start(self):
         """Starts it and waits until it listens."""

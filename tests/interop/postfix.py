@@ -132,11 +132,11 @@ class Postfix:
             raise Failed(f"postfix check: {output}{errors}")
 
     @classmethod
-    def behind(cls, ground, folder="postfix-behind", port=None, tls=None, seconds=0, sasl=None):
+    def behind(cls, ground, folder="postfix-behind", port=None, tls=None, seconds=0, sasl=None, more=""):
         """The customer's server: takes mail for demo.example and second.example.
 
         `tls` is the folder of its certificate, `seconds` how long it thinks about each recipient, `sasl` the socket of a
-        Dovecot that knows the logins, without which it then takes nothing.
+        Dovecot that knows the logins, without which it then takes nothing, `more` goes into its main.cf.
         """
         refusals = ", ".join(f"{{{to}@demo.example = {reply}}}" for to, reply in (
             ("later", "450 4.2.1 come again later"), ("never", "550 5.1.1 nobody of this name")))
@@ -146,7 +146,7 @@ class Postfix:
             text += TLS.replace("{tls}", tls)
         if sasl:
             text += SASL.replace("{sasl}", sasl)
-        return cls(ground, folder, port or free_ports(1)[0], text)
+        return cls(ground, folder, port or free_ports(1)[0], text + more)
 
     @classmethod
     def sender(cls, ground, mx_port, folder="postfix-sender"):

@@ -84,6 +84,27 @@ fn every_field_of_a_failure() {
     assert!(!text.contains("secret body"));
 }
 
+// covers: P4
+#[test]
+fn a_report_names_no_other_customer() {
+    let house = House::new();
+    let both = vec![
+        recipient("a@acme.example", None, None),
+        recipient("b@other.example", None, Some("rfc822;b@other.example")),
+    ];
+    let id = house.mail("t@foo.example", both);
+    house.settle("acme", vec![(id, 0, failed("550 5.1.1 no such user"))]);
+    house.report();
+    let (head, text) = house.only_report();
+    assert!(text.contains("a@acme.example") && !text.contains("other"), "{text}");
+    house.settle_relay(head.id);
+    // The other customer's refusal is a report of its own, which does not name the first.
+    house.settle("other", vec![(id, 1, failed("550 5.1.1 nor here"))]);
+    house.report();
+    let (_, text) = house.only_report();
+    assert!(text.contains("b@other.example") && !text.contains("acme"), "{text}");
+}
+
 // covers: N-11
 #[test]
 fn the_whole_message_where_it_was_asked_for() {

@@ -1,6 +1,10 @@
 //! Makers of messages and small helpers for the tests of the store.
 #![allow(dead_code)] // each test program uses a part
 
+pub(crate) mod disk;
+pub(crate) mod recorder;
+pub(crate) mod work;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use super::password::{self, Password};
 use super::view::{self, Added, NewLogin};
 use super::{Done, Item, Items, Refused, settings};
 use crate::app::config::keys::pending;
-use crate::mail::{Customer, CustomerName, Domain, Settings};
+use crate::mail::{ClientProfile, Customer, CustomerName, Domain, Settings};
 use crate::provider::Office;
 use crate::store::{DirectoryError, Filter, QueueAction};
 
@@ -85,7 +85,8 @@ pub(super) async fn list(office: &Office, items: &mut dyn Items) -> Result<Done,
 
 async fn viewed(office: &Office, customer: &Customer) -> Result<view::Customer, Refused> {
     let waiting = office.store.usage(&customer.name).await?;
-    Ok(view::Customer::new(customer, &waiting))
+    let learnt = office.servers.learnt_profile(&customer.name);
+    Ok(view::Customer::new(customer, &waiting, learnt))
 }
 
 pub(super) async fn known(office: &Office, name: &CustomerName) -> Result<Arc<Customer>, Refused> {
@@ -181,6 +182,7 @@ pub(super) async fn remove(
         office.store.apply(mine.clone(), QueueAction::Remove).await?;
     }
     office.directory.remove(name).await?;
+    office.servers.forget(name);
     if discard_mail {
         // What was already past RCPT when the customer was suspended.
         office.store.apply(mine, QueueAction::Remove).await?;
@@ -212,6 +214,7 @@ pub(super) async fn set(
         settings::set(&mut customer.settings, key, value, lines).map_err(setting_refused)
     })
     .await?;
+    forget_profile(office, name, key).await;
     let note =
         pending(key).map(|instead| format!("`{key}` has no effect in this version: {instead}"));
     Ok(changed(format!("{name} {key}"), "set", note))
@@ -226,7 +229,15 @@ pub(super) async fn unset(
         settings::unset(&mut customer.settings, key).map_err(setting_refused)
     })
     .await?;
+    forget_profile(office, name, key).await;
     Ok(changed(format!("{name} {key}"), "unset", None))
+}
+
+/// Whoever writes a profile, or takes one back, knows better than what an earlier drain taught.
+async fn forget_profile(office: &Office, name: &CustomerName, key: &str) {
+    if key == "client-profile" && office.servers.learn_profile(name, ClientProfile::Auto) {
+        office.keep_lesson(name).await;
+    }
 }
 
 fn setting_refused(said: String) -> Refused {

@@ -6,11 +6,13 @@
 
 mod customers;
 mod domains;
+pub mod exchange;
 mod logins;
 mod password;
 mod queue;
 pub mod settings;
 mod status;
+mod upkeep;
 mod view;
 
 use std::fmt;
@@ -20,8 +22,10 @@ use futures::future::BoxFuture;
 use crate::mail::{CustomerName, Domain, QueueId, Timestamp};
 use crate::provider::ledger::TARGET;
 use crate::provider::{Office, etrn};
+use crate::store::dump::Summary;
 use crate::store::{DirectoryError, Filter, QueueAction, StateFilter, StoreError};
 
+pub use exchange::{Exported, Sent};
 pub use password::Password;
 pub use view::{
     Added, Credential, Customer, DomainRow, Drain, ForwardPath, Message, NewLogin, Queue, State,
@@ -69,10 +73,22 @@ pub enum Request {
     QueueCount { filter: Select },
     /// `queue hold`, `release`, `remove`
     QueueApply { filter: Select, action: QueueAction },
+    /// `queue bounce`
+    QueueBounce { filter: Select },
+    /// `queue export`: envelopes, each followed by its content.
+    QueueExport { filter: Select },
+    /// `queue import`: one message; the asker sends its content behind, see [`Items::take`].
+    QueueImport { envelope: Box<Exported> },
     /// `flush`: start the ETRN path for a domain.
     Flush { domain: Domain },
     /// `status`
     Status,
+    /// `dump`: everything as octets.
+    Dump,
+    /// `store verify`
+    StoreVerify,
+    /// `store compact`
+    StoreCompact,
     /// `doctor`: what only the store can say about its clock.
     Examine,
 }
@@ -103,7 +119,14 @@ impl Request {
             Self::QueueApply { filter, action } => {
                 format!("queue {} {}", view::action_word(*action), filter.describe())
             }
+            Self::QueueBounce { filter } => format!("queue bounce {}", filter.describe()),
+            Self::QueueImport { envelope } => match envelope.id {
+                Some(id) => format!("queue import {id}"),
+                None => "queue import".into(),
+            },
             Self::Flush { domain } => format!("flush {domain}"),
+            Self::Dump => "dump".into(),
+            Self::StoreCompact => "store compact".into(),
             _ => return None,
         })
     }
@@ -187,8 +210,25 @@ pub enum Item {
     Domain(DomainRow),
     /// Of `queue list`: one message in one domain's queue.
     Message(Message),
-    /// Of `queue show --body`: the next octets of the content.
+    /// Of `queue show --body` and `queue export`: the next octets of the content; of `dump`, of the dump.
     Body(#[serde(with = "view::octets")] Vec<u8>),
+    /// Of `queue export`: the next message; its content follows.
+    Envelope(Box<Exported>),
+    /// Of `queue export`: this message cannot be read, or not to its end.
+    Spoiled(QueueId),
+    /// How far it is.
+    Stage(Stage),
+}
+
+/// How far a long answer is.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Stage {
+    /// What is counted.
+    pub what: String,
+    /// So many are done.
+    pub done: u64,
+    /// Of so many; 0 where nobody knows.
+    pub total: u64,
 }
 
 /// How an answer ends.
@@ -212,6 +252,16 @@ pub enum Done {
     Count { messages: u64 },
     /// The snapshot.
     Status(Box<Status>),
+    /// What is in the dump.
+    Dumped(Summary),
+    /// All mail was read; what is damaged, one line each.
+    Verified { messages: u64, bytes: u64, damage: Vec<String> },
+    /// So many segments were compacted; octets on disk before and after.
+    Compacted { segments: u64, before: u64, after: u64 },
+    /// A message was taken, or is here already.
+    Imported { id: QueueId, is_new: bool },
+    /// Messages returned to their senders; of the others, those being drained and those without a sender.
+    Bounced { messages: u64, busy: u64, untold: u64 },
     /// Messages whose time of arrival lies ahead of the clock (at most 1000 are counted), and the furthest, RFC 3339.
     Examined { ahead: u64, furthest: Option<String> },
 }
@@ -277,6 +327,14 @@ pub trait Items: Send {
     /// # Errors
     /// Nobody wants more: the answer ends here.
     fn put(&mut self, item: Item) -> BoxFuture<'_, Result<(), Refused>>;
+
+    /// What the asker sends behind a request that wants something, in chunks; nothing at the end.
+    ///
+    /// # Errors
+    /// The asker gave up.
+    fn take(&mut self) -> BoxFuture<'_, Result<Option<Vec<u8>>, Refused>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 impl Items for Vec<Item> {
@@ -315,7 +373,12 @@ impl Done {
     /// In a word or two.
     fn for_log(&self) -> String {
         match self {
-            Self::Count { messages } => format!("{messages} messages"),
+            Self::Count { messages } | Self::Bounced { messages, .. } => {
+                format!("{messages} messages")
+            }
+            Self::Imported { id, is_new } => {
+                format!("{id} {}", if *is_new { "taken" } else { "known" })
+            }
             Self::Changed { result, .. } => result.clone(),
             _ => "done".into(),
         }
@@ -360,6 +423,12 @@ async fn dispatch(
         Request::QueueShow { id, body } => queue::show(office, id, body, items).await,
         Request::QueueCount { filter } => queue::count(office, &filter).await,
         Request::QueueApply { filter, action } => queue::apply(office, &filter, action).await,
+        Request::QueueBounce { filter } => queue::bounce(office, &filter).await,
+        Request::QueueExport { filter } => exchange::export(office, &filter, items).await,
+        Request::QueueImport { envelope } => exchange::import(office, &envelope, items).await,
+        Request::Dump => upkeep::dumped(office, items).await,
+        Request::StoreVerify => upkeep::verify(office, items).await,
+        Request::StoreCompact => upkeep::compact(office, items).await,
         Request::Flush { domain } => flush(office, &domain).await,
         Request::Status => status::snapshot(office).await,
         Request::Examine => status::examine(office).await,

@@ -3,7 +3,7 @@
 use super::view::{Message, State};
 use super::{Done, Item, Items, Refused, Select};
 use crate::mail::QueueId;
-use crate::provider::Office;
+use crate::provider::{Office, bounce};
 use crate::store::{Filter, Head, QueueAction, StoreError};
 
 /// Messages read at once.
@@ -26,7 +26,7 @@ pub(super) async fn list(
 }
 
 /// Pages of what is meant. `draining` is no state of the store: the board knows it.
-struct Pages<'a> {
+pub(super) struct Pages<'a> {
     office: &'a Office,
     filter: Filter,
     only_draining: bool,
@@ -34,13 +34,13 @@ struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    fn new(office: &'a Office, select: &Select) -> Self {
+    pub(super) fn new(office: &'a Office, select: &Select) -> Self {
         let filter = select.filter(office.world.now());
         let only_draining = select.state == Some(State::Draining);
         Self { office, filter, only_draining, after: None }
     }
 
-    async fn next(&mut self) -> Result<Option<Vec<Head>>, Refused> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Head>>, Refused> {
         let mut page = self.office.store.query(self.filter.clone(), self.after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(None) };
         self.after = Some(last.id);
@@ -112,4 +112,14 @@ pub(super) async fn apply(
         messages += office.store.apply(Filter { ids, ..pages.filter.clone() }, action).await?;
     }
     Ok(Done::Count { messages })
+}
+
+pub(super) async fn bounce(office: &Office, select: &Select) -> Result<Done, Refused> {
+    if select.state == Some(State::Draining) {
+        let mend = "wait for its end, or end it by suspending the customer";
+        return Err(Refused::new("what is on its way cannot be returned", mend));
+    }
+    let filter = select.filter(office.world.now());
+    let bounce::Bounced { messages, busy, untold } = bounce::bounce(office, &filter).await?;
+    Ok(Done::Bounced { messages, busy, untold })
 }

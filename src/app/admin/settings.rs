@@ -131,7 +131,7 @@ fn joined(items: impl Iterator<Item = String>) -> Option<String> {
 }
 
 /// The word that serde writes for an enum.
-fn spelled<T: serde::Serialize>(value: &T) -> String {
+pub(super) fn spelled<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),

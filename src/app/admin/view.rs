@@ -52,11 +52,18 @@ pub struct Customer {
     pub bytes: u64,
     /// Messages refused for good by the customer's server.
     pub failed: u64,
+    /// The client profile that `auto` has learnt, if it learnt one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learnt_profile: Option<String>,
 }
 
 impl Customer {
-    /// The record with what waits for it.
-    pub(super) fn new(customer: &mail::Customer, waiting: &Count) -> Self {
+    /// The record with what waits for it and what was learnt about its client.
+    pub(super) fn new(
+        customer: &mail::Customer,
+        waiting: &Count,
+        learnt: mail::ClientProfile,
+    ) -> Self {
         let settings = settings::show(&customer.settings).into_iter();
         Self {
             name: customer.name.clone(),
@@ -72,6 +79,8 @@ impl Customer {
             messages: waiting.messages,
             bytes: waiting.bytes,
             failed: waiting.failed,
+            learnt_profile: (learnt != mail::ClientProfile::Auto)
+                .then(|| settings::spelled(&learnt)),
         }
     }
 }
@@ -191,6 +200,9 @@ pub struct Message {
     pub message_id: Option<String>,
     /// How often a line broke while it was on its way.
     pub line_breaks: u32,
+    /// So often that it goes last in its queue.
+    #[serde(default)]
+    pub goes_last: bool,
 }
 
 /// One recipient.
@@ -272,6 +284,7 @@ impl Message {
             age_seconds: now.since(head.arrived).0,
             message_id: head.facts.message_id.as_deref().map(str::to_owned),
             line_breaks: head.line_breaks,
+            goes_last: head.position.rank > 0,
         })
     }
 }
@@ -363,7 +376,7 @@ pub(super) fn action_word(action: QueueAction) -> &'static str {
 }
 
 /// Octets as base64 in JSON.
-pub(super) mod octets {
+pub(in crate::app::admin) mod octets {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
 

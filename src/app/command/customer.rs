@@ -133,6 +133,9 @@ fn show(customer: &Customer, out: &mut Out) -> Result<(), Refused> {
             customer.failed
         ))?;
     }
+    if let Some(profile) = &customer.learnt_profile {
+        out.line(&format!("learnt    client-profile {profile}"))?;
+    }
     for (key, value) in &customer.settings {
         out.line(&format!("setting   {key} = {value}"))?;
     }

@@ -6,11 +6,15 @@ mod check;
 mod customer;
 mod doctor;
 mod domain;
+mod dump;
+mod exchange;
 mod fetch;
 mod flush;
+mod load;
 mod manual;
 mod queue;
 mod status;
+mod store;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
@@ -99,6 +103,11 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Domain(command) => ask_with(chosen, |desk| domain::run(command, desk, &mut out))?,
         Command::Queue(command) => ask_with(chosen, |desk| queue::run(command, desk, &mut out))?,
+        Command::Store(command) => store::run(&command, chosen, &mut out)?,
+        Command::Dump { file, quiet } => {
+            ask_with(chosen, |desk| dump::run(&file, quiet, desk, &mut out))?;
+        }
+        Command::Load { file, quiet } => load::run(&file, quiet, &self::load(chosen)?, &mut out)?,
         Command::Flush { domain } => ask_with(chosen, |desk| flush::run(domain, desk, &mut out))?,
         Command::Status => ask_with(chosen, |desk| status::run(desk, &mut out))?,
     }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use super::{Failure, ask, unexpected};
+use super::{Failure, ask, exchange, unexpected};
 use crate::app::admin::{Done, Item, Message, Refused, Request, Select};
 use crate::app::backend::Backend;
 use crate::app::cli::{ActionArgs, QueueCommand};
@@ -18,6 +18,9 @@ pub(super) fn run(command: QueueCommand, desk: &mut Backend, out: &mut Out) -> R
         QueueCommand::Hold(args) => act(&args, QueueAction::Hold, desk, out)?,
         QueueCommand::Release(args) => act(&args, QueueAction::Release, desk, out)?,
         QueueCommand::Remove(args) => act(&args, QueueAction::Remove, desk, out)?,
+        QueueCommand::Bounce(args) => bounce(&args, desk, out)?,
+        QueueCommand::Export(args) => exchange::export(&args, desk, out)?,
+        QueueCommand::Import { files, quiet } => exchange::import(&files, quiet, desk, out)?,
     }
     Ok(())
 }
@@ -54,19 +57,21 @@ fn list(filter: Select, desk: &mut Backend, out: &mut Out) -> Result<(), Refused
 
 fn row(cells: [&str; 8]) -> String {
     let [id, domain, size, age, tries, state, from, to] = cells;
-    format!("{id:<26}  {domain:<24}  {size:>9}  {age:>7}  {tries:>5}  {state:<8}  {from}  {to}")
+    format!("{id:<26}  {domain:<24}  {size:>9}  {age:>7}  {tries:>5}  {state:<13}  {from}  {to}")
 }
 
 fn message_row(message: &Message) -> String {
     let paths: Vec<String> =
         message.forward_paths.iter().map(|p| format!("<{}>", p.address)).collect();
+    let last = if message.goes_last { ",last" } else { "" };
+    let standing = format!("{}{last}", message.state.word());
     row([
         &message.id.to_string(),
         message.domain.as_str(),
         &units::about_size(message.size),
         &units::about_time(message.age_seconds),
         &message.attempts.to_string(),
-        message.state.word(),
+        &standing,
         &format!("<{}>", message.reverse_path),
         &paths.join(","),
     ])
@@ -109,8 +114,9 @@ fn show_envelope(message: &Message, out: &mut Out) -> Result<(), Refused> {
         out.line(&format!("message-id {message_id}"))?;
     }
     if message.line_breaks > 0 {
+        let last = if message.goes_last { "; it goes last in its queue" } else { "" };
         out.line(&format!(
-            "the line broke {} time(s) while it was on its way",
+            "the line broke {} time(s) while it was on its way{last}",
             message.line_breaks
         ))?;
     }
@@ -136,18 +142,7 @@ fn act(
         QueueAction::Release => ("release", "released"),
         QueueAction::Remove => ("remove", "removed"),
     };
-    let filter = args.filter.select();
-    let conditions = Select { ids: Vec::new(), ..filter.clone() } != Select::default();
-    if filter == Select::default() && !args.all {
-        let mend = "name ids or a filter such as --customer NAME, or --all";
-        return Err(Failure::Usage(Refused::new(format!("which messages shall I {word}?"), mend)));
-    }
-    if args.dry_run {
-        return dry_run(filter, word, desk, out);
-    }
-    if conditions || args.all {
-        confirm(&filter, word, args.yes, desk)?;
-    }
+    let Some(filter) = meant(args, word, desk, out)? else { return Ok(()) };
     let request = Request::QueueApply { filter: filter.clone(), action };
     let messages = count(ask(desk, request)?)?;
     // Nothing touched: they may be held (or released) already, or gone.
@@ -163,6 +158,62 @@ fn act(
         return Ok(out.line(&format!("{past}: {messages} message(s)"))?);
     }
     Ok(out.json(&serde_json::json!({"action": word, "messages": messages, "dry_run": false}))?)
+}
+
+/// What is meant, once it is clear that it is; nothing if there is nothing to do.
+fn meant(
+    args: &ActionArgs,
+    word: &str,
+    desk: &mut Backend,
+    out: &mut Out,
+) -> Result<Option<Select>, Failure> {
+    let filter = args.filter.select();
+    let conditions = Select { ids: Vec::new(), ..filter.clone() } != Select::default();
+    if filter == Select::default() && !args.all {
+        let mend = "name ids or a filter such as --customer NAME, or --all";
+        return Err(Failure::Usage(Refused::new(format!("which messages shall I {word}?"), mend)));
+    }
+    if args.dry_run {
+        dry_run(filter, word, desk, out)?;
+        return Ok(None);
+    }
+    if conditions || args.all {
+        confirm(&filter, word, args.yes, desk)?;
+    }
+    Ok(Some(filter))
+}
+
+/// `bounce`.
+fn bounce(args: &ActionArgs, desk: &mut Backend, out: &mut Out) -> Result<(), Failure> {
+    let Some(filter) = meant(args, "bounce", desk, out)? else { return Ok(()) };
+    let by_id = !filter.ids.is_empty();
+    let done = ask(desk, Request::QueueBounce { filter })?;
+    let Done::Bounced { messages, busy, untold } = done else { return Err(unexpected().into()) };
+    desk.report_now();
+    if !out.is_text() {
+        let said = serde_json::json!({
+            "action": "bounce", "messages": messages, "busy": busy, "untold": untold, "dry_run": false
+        });
+        out.json(&said)?;
+    } else {
+        out.line(&format!("bounced: {messages} message(s)"))?;
+    }
+    let (what, mend) = match (messages, busy, untold) {
+        (0, 0, 0) if by_id => (
+            "there is nothing to bounce: no such message".to_owned(),
+            "it may have been collected meanwhile; see `restante queue list`",
+        ),
+        (_, 0, 0) => return Ok(()),
+        (_, 0, untold) => (
+            format!("{untold} message(s) have the null reverse-path: nobody can be told"),
+            "`restante queue remove` forgets them",
+        ),
+        (_, busy, _) => (
+            format!("{busy} message(s) are on their way to the customer"),
+            "try again when the drain is over",
+        ),
+    };
+    Err(Refused::new(what, mend).into())
 }
 
 fn count(done: Done) -> Result<u64, Refused> {

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Ask, Line, VERSION};
-use crate::app::admin::{Done, Item, Refused, Request};
+use crate::app::admin::{Done, Item, Refused, Request, Sent};
 
 /// How long the provider may be silent; removing a large queue is one long silence.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
+
+/// What is sent behind a request, in chunks; nothing at the end.
+pub type Feed<'a> = dyn FnMut() -> Result<Option<Vec<u8>>, Refused> + Send + 'a;
 
 /// A connection to a running provider.
 #[derive(Debug)]
@@ -41,20 +44,49 @@ impl Client {
         }
     }
 
-    /// Asks, and gives each item of the answer to `each`.
+    /// Asks, sends what `feed` gives if the request wants it, and gives each item of the answer to `each`.
     ///
     /// # Errors
     /// The provider's refusal, that of `each`, or the connection's end.
     pub fn ask(
         &mut self,
         request: Request,
+        feed: &mut Feed<'_>,
         each: &mut dyn FnMut(Item) -> Result<(), Refused>,
     ) -> Result<Done, Refused> {
-        let mut text = serde_json::to_vec(&Ask { version: VERSION, request })
-            .map_err(|error| Refused::new(error.to_string(), ""))?;
+        let sends = matches!(request, Request::QueueImport { .. });
+        self.say(&Ask { version: VERSION, request })?;
+        let mut own = None;
+        while sends {
+            let sent = match feed() {
+                Ok(Some(octets)) => Sent::Octets(octets),
+                Ok(None) => Sent::End,
+                Err(refused) => {
+                    own = Some(refused);
+                    Sent::Abort
+                }
+            };
+            self.say(&sent)?;
+            if !matches!(sent, Sent::Octets(_)) {
+                break;
+            }
+        }
+        let answer = self.answer(each);
+        own.map_or(answer, Err)
+    }
+
+    fn say(&mut self, what: &impl serde::Serialize) -> Result<(), Refused> {
+        let mut text =
+            serde_json::to_vec(what).map_err(|error| Refused::new(error.to_string(), ""))?;
         text.push(b'\n');
         let sent = self.reader.get_mut().write_all(&text);
-        sent.map_err(|error| broken(&self.path, &error))?;
+        sent.map_err(|error| broken(&self.path, &error))
+    }
+
+    fn answer(
+        &mut self,
+        each: &mut dyn FnMut(Item) -> Result<(), Refused>,
+    ) -> Result<Done, Refused> {
         loop {
             match self.line()? {
                 Line::Item(item) => each(item)?,

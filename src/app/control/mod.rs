@@ -1,7 +1,8 @@
 //! The control socket's language: one JSON object a line in both directions.
 //!
 //! A command says `{"request":…}`. The provider's first line is `{"hello":{"version":1,…}}`; then come any number
-//! of `{"item":…}` and one `{"done":…}` or `{"refused":…}` for each request, in order. Nothing else is spoken.
+//! of `{"item":…}` and one `{"done":…}` or `{"refused":…}` for each request, in order. Behind the request for an import
+//! the command says `{"octets":…}` any number of times and `"end"`. Nothing else is spoken.
 
 pub mod client;
 pub mod server;

@@ -8,7 +8,7 @@ use super::{Notes, Patient};
 use crate::app::admin::Status;
 use crate::app::config::units::about_size;
 use crate::app::config::{Config, Durability};
-use crate::store::sled;
+use crate::store::{StoreError, sled};
 
 /// Files written so far ahead of the clock say that it was set back.
 const AHEAD: Duration = Duration::from_secs(5 * 60);
@@ -39,6 +39,10 @@ pub(super) fn layout(config: &Config, notes: &mut Notes<'_>) -> bool {
         Ok((None, _)) => {
             let what = format!("{} holds no store yet", folder.display());
             notes.warning(what, "it is made at the first start: systemctl start restante");
+            false
+        }
+        Err(StoreError::Unready(why)) => {
+            notes.fault(why, "load the dump again: restante load FILE");
             false
         }
         Err(error) => {

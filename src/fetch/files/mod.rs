@@ -27,8 +27,8 @@ use crate::net::wire::{Stream, Wire};
 use crate::smtp::bridge::Passed;
 use crate::smtp::session::COMMAND_SECONDS_MAX;
 use crate::smtp::{
-    Action, Answer, CommitRequest, ContentRequest, Door, Input, Question, Refusal, Session, Step,
-    Terms,
+    Action, Answer, CommitRequest, ContentRequest, Door, Input, Question, Receipt, Refusal,
+    Session, Step, Terms,
 };
 
 /// The largest message that is taken, in octets; announced as SIZE.
@@ -343,7 +343,10 @@ impl Clerk<'_> {
         }
         (self.tell)(Event::Passed(&passed));
         Answer::Committed(match trouble {
-            None => Ok(QueueId::at(now().0, u128::from(self.octets))),
+            None => Ok(Receipt {
+                id: QueueId::at(now().0, u128::from(self.octets)),
+                size: request.facts.size,
+            }),
             Some(refusal) => Err(refusal),
         })
     }

@@ -2,12 +2,13 @@
 //!
 //! The listener and STARTTLS make server streams here, the dialler client streams. This folder is the only place
 //! that knows which TLS library is used: `server` holds the certificates, `client` the trust, `peer` looks at what
-//! the other side shows.
+//! the other side shows, `wiping` keeps the library's memory clean.
 
 mod client;
 mod peer;
 mod server;
 mod shown;
+mod wiping;
 
 use std::path::Path;
 use std::sync::Arc;

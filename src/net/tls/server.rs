@@ -15,6 +15,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::peer::{ClientAuthority, ClientKey, names_of};
+use super::wiping::Wiping;
 use super::{MinimumVersion, facts, provider, read_pair};
 use crate::net::wire::Wire;
 
@@ -119,7 +120,7 @@ impl ServerTls {
     /// The handshake's failure; the wire is gone.
     pub async fn accept(&self, wire: Wire) -> std::io::Result<Wire> {
         let ready = self.current.read().unwrap_or_else(PoisonError::into_inner).ready.clone();
-        let stream = TlsAcceptor::from(ready.config).accept(wire.stream).await?;
+        let stream = TlsAcceptor::from(ready.config).accept(Wiping(wire.stream)).await?;
         let connection = stream.get_ref().1;
         let mut facts = facts(connection);
         let chain = connection.peer_certificates().unwrap_or_default();

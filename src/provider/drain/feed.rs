@@ -13,16 +13,19 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 
 use super::seven::{SevenBit, Trouble};
-use crate::mail::{BodyKind, Envelope, ForwardPath, Lease, QueueId, Timestamp};
+use crate::mail::{BodyKind, Domain, Envelope, ForwardPath, Lease, QueueId, Timestamp};
 use crate::provider::mime::Obstacle;
 use crate::smtp::sender::{Extensions, Outgoing, Unfit};
-use crate::store::{BodyReader, Head, Position, Store, StoreError};
+use crate::store::{BodyReader, Head, HeldRecipient, Position, Store, StoreError};
 
 /// Most octets of bodies read ahead, all messages together; one chunk of the store may come on top.
 pub(super) const AHEAD_BYTES_MAX: u64 = 256 << 10;
+/// Octets of the body under way that are held before no more is asked for; the store's reader may hold as much
+/// again, twice.
+const BODY_AHEAD_BYTES_MAX: u64 = 64 << 10;
 /// The largest chunk that a store gives, in octets.
 const CHUNK_BYTES_MAX: u64 = 64 << 10;
-/// Bodies opened ahead.
+/// Bodies opened ahead. They are opened half of them at once: a visit to the store costs more than a small body.
 const OPEN_MAX: usize = 64;
 /// Messages asked for at once, and so many left make it ask again.
 const PAGE: usize = 128;
@@ -59,6 +62,9 @@ pub(super) struct Body {
     trouble: Option<StoreError>,
 }
 
+/// A parcel, and its body or why there is none.
+type Opened = (Parcel, Result<Body, Fault>);
+
 type Read = (Box<dyn BodyReader>, Result<Vec<u8>, StoreError>);
 
 /// What [`Feed::poll`] came upon.
@@ -85,9 +91,11 @@ pub(super) struct Feed {
     is_dry: bool,
     heads: VecDeque<Head>,
     parcels: VecDeque<Parcel>,
-    opening: FuturesOrdered<BoxFuture<'static, (Parcel, Result<Body, Fault>)>>,
+    opening: FuturesOrdered<BoxFuture<'static, Vec<Opened>>>,
+    opened: VecDeque<Opened>,
     laden: VecDeque<Laden>,
-    /// Octets of first chunks in `opening` and `laden`.
+    /// Parcels in `opening`, `opened` and `laden`, and octets of their first chunks.
+    open: usize,
     ahead: u64,
     next_tag: u64,
 }
@@ -103,7 +111,9 @@ impl Feed {
             heads: VecDeque::new(),
             parcels: VecDeque::new(),
             opening: FuturesOrdered::new(),
+            opened: VecDeque::new(),
             laden: VecDeque::new(),
+            open: 0,
             ahead: 0,
             next_tag: 0,
         }
@@ -111,11 +121,7 @@ impl Feed {
 
     /// Whether the queues were seen to their end and everything found was handed out.
     pub(super) fn is_empty(&self) -> bool {
-        self.is_dry && self.heads.is_empty() && self.parcels.is_empty() && self.is_unladen()
-    }
-
-    fn is_unladen(&self) -> bool {
-        self.opening.is_empty() && self.laden.is_empty()
+        self.is_dry && self.heads.is_empty() && self.parcels.is_empty() && self.open == 0
     }
 
     /// Starts over from the beginning of the queues.
@@ -131,7 +137,9 @@ impl Feed {
         self.heads.clear();
         self.parcels.clear();
         self.opening = FuturesOrdered::new();
+        self.opened.clear();
         self.laden.clear();
+        self.open = 0;
         self.ahead = 0;
     }
 
@@ -147,7 +155,7 @@ impl Feed {
 
     pub(super) fn take(&mut self) -> Option<Laden> {
         let laden = self.laden.pop_front()?;
-        self.ahead -= laden.parcel.room;
+        self.forget(&laden.parcel);
         Some(laden)
     }
 
@@ -165,21 +173,31 @@ impl Feed {
         if let Some(news) = self.open_more(offers) {
             return Some(news);
         }
-        match self.opening.poll_next_unpin(context) {
-            Poll::Ready(Some((parcel, Ok(body)))) => {
+        if self.opened.is_empty()
+            && let Poll::Ready(Some(opened)) = self.opening.poll_next_unpin(context)
+        {
+            self.opened = opened.into();
+        }
+        Some(match self.opened.pop_front()? {
+            (parcel, Ok(body)) => {
                 self.laden.push_back(Laden { parcel, body });
-                Some(News::Moved)
+                News::Moved
             }
-            Poll::Ready(Some((parcel, Err(error)))) => {
-                self.ahead -= parcel.room;
-                Some(match error {
+            (parcel, Err(fault)) => {
+                self.forget(&parcel);
+                match fault {
                     Fault::Store(error @ StoreError::Broken(_)) => News::Trouble(error),
                     Fault::Store(error) => News::Unreadable(parcel, error),
                     Fault::Unfit(unfit, obstacle) => News::Unfit(parcel, unfit, obstacle),
-                })
+                }
             }
-            _ => None,
-        }
+        })
+    }
+
+    /// It is not ahead any more.
+    fn forget(&mut self, parcel: &Parcel) {
+        self.open -= 1;
+        self.ahead -= parcel.room;
     }
 
     fn poll_page(&mut self, context: &mut Context<'_>) -> Option<News> {
@@ -200,9 +218,14 @@ impl Feed {
         }
     }
 
-    /// Splits and opens as far as the room for reading ahead goes.
+    /// Splits and opens as far as the room for reading ahead goes, once half of it is free.
     fn open_more(&mut self, offers: &Extensions) -> Option<News> {
-        while self.opening.len() + self.laden.len() < OPEN_MAX {
+        if self.open > OPEN_MAX / 2 || self.ahead > AHEAD_BYTES_MAX / 2 {
+            return None;
+        }
+        let mut together = Vec::new();
+        let mut news = None;
+        while news.is_none() && self.open < OPEN_MAX {
             if self.parcels.is_empty() {
                 let Some(head) = self.heads.pop_front() else { break };
                 self.split(head, offers);
@@ -214,27 +237,33 @@ impl Feed {
             }
             let Some(mut parcel) = self.parcels.pop_front() else { break };
             parcel.room = room;
-            let store = self.store.clone();
-            let opening = match parcel.outgoing.check(offers) {
-                Ok(()) => open(store, parcel).boxed(),
-                Err(Unfit::EightBitBody) => open_converted(store, parcel, offers.clone()).boxed(),
-                Err(unfit) => return Some(News::Unfit(parcel, unfit, None)),
-            };
+            match parcel.outgoing.check(offers) {
+                Ok(()) => together.push(parcel),
+                Err(Unfit::EightBitBody) => {
+                    self.open_all(std::mem::take(&mut together));
+                    let (store, offers) = (self.store.clone(), offers.clone());
+                    self.opening.push_back(open_converted(store, parcel, offers).boxed());
+                }
+                Err(unfit) => {
+                    news = Some(News::Unfit(parcel, unfit, None));
+                    continue;
+                }
+            }
+            self.open += 1;
             self.ahead += room;
-            self.opening.push_back(opening);
         }
-        None
+        self.open_all(together);
+        news
+    }
+
+    fn open_all(&mut self, parcels: Vec<Parcel>) {
+        if !parcels.is_empty() {
+            self.opening.push_back(open(self.store.clone(), parcels).boxed());
+        }
     }
 
     fn split(&mut self, head: Head, offers: &Extensions) {
-        let max = offers.recipients_max.and_then(|max| usize::try_from(max).ok());
-        let max = max.unwrap_or(RECIPIENTS_MAX).min(RECIPIENTS_MAX);
-        // Without SMTPUTF8 a UTF-8 address must not keep the others from getting their mail (RFC 6531 §3.5).
-        let (plain, others): (Vec<_>, Vec<_>) = head
-            .recipients
-            .iter()
-            .partition(|held| offers.smtputf8 || held.recipient.forward_path.is_ascii());
-        for some in plain.chunks(max).chain(others.chunks(max)) {
+        for some in transactions(&head.recipients, offers) {
             let envelope = Envelope {
                 recipients: some.iter().map(|held| held.recipient.clone()).collect(),
                 ..head.envelope.clone()
@@ -255,19 +284,50 @@ impl Feed {
     }
 }
 
+/// The recipients of each transaction: no more of them, and in no more domains, than the server takes (RFC 9422
+/// §4). Their order stays, but for those that have to wait for a transaction of their domain.
+fn transactions<'a>(all: &'a [HeldRecipient], offers: &Extensions) -> Vec<Vec<&'a HeldRecipient>> {
+    let limit =
+        |max: Option<u64>| max.map_or(usize::MAX, |max| max.try_into().unwrap_or(usize::MAX));
+    let domain_of = |held: &'a HeldRecipient| held.recipient.forward_path.domain();
+    let mut domains: Vec<&Domain> = Vec::new();
+    for domain in all.iter().map(domain_of) {
+        if !domains.contains(&domain) {
+            domains.push(domain);
+        }
+    }
+    let at_once = limit(offers.domains_max).min(domains.len()).max(1);
+    let most = limit(offers.recipients_max).clamp(1, RECIPIENTS_MAX);
+    let mut found = Vec::new();
+    for some in domains.chunks(at_once) {
+        // Without SMTPUTF8 a UTF-8 address must not keep the others from getting their mail (RFC 6531 §3.5).
+        let (plain, others): (Vec<_>, Vec<_>) = all
+            .iter()
+            .filter(|held| some.contains(&domain_of(held)))
+            .partition(|held| offers.smtputf8 || held.recipient.forward_path.is_ascii());
+        found.extend(plain.chunks(most).chain(others.chunks(most)).map(<[_]>::to_vec));
+    }
+    found
+}
+
 const fn first_chunk(size: u64) -> u64 {
     if size < CHUNK_BYTES_MAX { size } else { CHUNK_BYTES_MAX }
 }
 
-/// Opens the body and reads its first chunk. A small message is thereby read and checked as a whole before its
-/// transaction begins.
-async fn open(store: Arc<dyn Store>, parcel: Parcel) -> (Parcel, Result<Body, Fault>) {
-    let opened = async {
-        let reader = store.open_body(parcel.id, 0).await?;
-        begun(reader, parcel.id, parcel.outgoing.size).await
-    };
-    let opened = opened.await.map_err(Fault::Store);
-    (parcel, opened)
+/// Opens the bodies and reads the first chunk of each. A small message is thereby read and checked as a whole
+/// before its transaction begins.
+async fn open(store: Arc<dyn Store>, parcels: Vec<Parcel>) -> Vec<Opened> {
+    let ids = parcels.iter().map(|parcel| parcel.id).collect();
+    let mut readers = store.open_bodies(ids).await.into_iter();
+    let mut opened = Vec::with_capacity(parcels.len());
+    for parcel in parcels {
+        let body = match readers.next().unwrap_or(Err(StoreError::Missing)) {
+            Ok(reader) => begun(reader, parcel.id, parcel.outgoing.size).await,
+            Err(error) => Err(error),
+        };
+        opened.push((parcel, body.map_err(Fault::Store)));
+    }
+    opened
 }
 
 /// The same for a body that has to become 7-bit first.
@@ -275,24 +335,27 @@ async fn open_converted(
     store: Arc<dyn Store>,
     mut parcel: Parcel,
     offers: Extensions,
-) -> (Parcel, Result<Body, Fault>) {
-    let reader = match SevenBit::open(&store, parcel.id).await {
-        Ok(reader) => reader,
-        Err(Trouble::Store(error)) => return (parcel, Err(Fault::Store(error))),
-        Err(Trouble::Obstacle(obstacle)) => {
-            return (parcel, Err(Fault::Unfit(Unfit::EightBitBody, Some(obstacle))));
-        }
-    };
+) -> Vec<Opened> {
+    let opened = converted(&store, &mut parcel, &offers).await;
+    vec![(parcel, opened)]
+}
+
+async fn converted(
+    store: &Arc<dyn Store>,
+    parcel: &mut Parcel,
+    offers: &Extensions,
+) -> Result<Body, Fault> {
+    let reader = SevenBit::open(store, parcel.id).await.map_err(|trouble| match trouble {
+        Trouble::Store(error) => Fault::Store(error),
+        Trouble::Obstacle(obstacle) => Fault::Unfit(Unfit::EightBitBody, Some(obstacle)),
+    })?;
     let size = reader.size();
     parcel.outgoing.size = size;
     parcel.outgoing.facts.has_8bit_body = false;
     parcel.outgoing.envelope.body = BodyKind::SevenBit;
-    if let Err(unfit) = parcel.outgoing.check(&offers) {
-        return (parcel, Err(Fault::Unfit(unfit, None)));
-    }
+    parcel.outgoing.check(offers).map_err(|unfit| Fault::Unfit(unfit, None))?;
     super::lines::converted(parcel.id);
-    let opened = begun(Box::new(reader), parcel.id, size).await.map_err(Fault::Store);
-    (parcel, opened)
+    begun(Box::new(reader), parcel.id, size).await.map_err(Fault::Store)
 }
 
 /// Why a parcel cannot be sent.
@@ -341,7 +404,7 @@ impl Body {
     /// Reads on; true if something moved.
     pub(super) fn poll(&mut self, id: QueueId, context: &mut Context<'_>) -> bool {
         if self.reading.is_none()
-            && self.held < AHEAD_BYTES_MAX
+            && self.held < BODY_AHEAD_BYTES_MAX
             && let Some(mut reader) = self.reader.take()
         {
             self.reading = Some(

@@ -77,6 +77,8 @@ pub struct Drain {
     books: Books,
     clockwork: Clockwork,
     renewing: Option<BoxFuture<'static, Result<(), StoreError>>>,
+    /// What was learnt about the customer's side, on its way to being kept.
+    learning: Option<BoxFuture<'static, ()>>,
     hints: BoxStream<'static, Changed>,
     /// Mail came since the queues were last looked through from their beginning.
     is_hinted: bool,
@@ -106,17 +108,25 @@ impl Drain {
     pub async fn begin(office: Arc<Office>, lease: Lease, way: Way, is_under_tls: bool) -> Self {
         let policy = office.policy();
         let customer = office.directory.customer(lease.customer()).await.ok().flatten();
-        let mut rules =
-            customer.as_deref().map(|customer| policy.drain_rules(customer)).unwrap_or_default();
+        let mut rules = match customer.as_deref() {
+            Some(customer) => policy.drain_rules(customer),
+            None => policy.relay_rules(),
+        };
+        let mut is_unknown = false;
         if rules.profile == ClientProfile::Auto {
-            rules.profile = office.board.learnt_profile(lease.customer());
+            match office.servers.learnt_profile(lease.customer()) {
+                // It was understood once; if it no longer is, that is learnt anew.
+                ClientProfile::Standard => {}
+                ClientProfile::Auto => is_unknown = is_under_tls,
+                learnt => rules.profile = learnt,
+            }
         }
         let is_line_by_line = rules.profile == ClientProfile::FetchmailTls;
         let hostname = policy.hostname.clone();
-        let style = if is_line_by_line {
-            Style::fetchmail_tls(hostname)
-        } else {
-            Style::standard(hostname)
+        let style = match () {
+            () if is_line_by_line => Style::fetchmail_tls(hostname),
+            () if is_unknown => Style::probing(hostname),
+            () => Style::standard(hostname),
         };
         let mut outbox = Outbox::default();
         if is_line_by_line {
@@ -131,7 +141,7 @@ impl Drain {
         let now = office.world.monotonic();
         Self {
             feed: Feed::new(office.store.clone(), lease.clone()),
-            clockwork: Clockwork::new(office.world.clone(), now, rules.hold_open),
+            clockwork: Clockwork::new(office.world.clone(), now, &rules),
             started: office.world.now(),
             sender: Sender::new(style),
             office,
@@ -143,6 +153,7 @@ impl Drain {
             feeding: None,
             books,
             renewing: None,
+            learning: None,
             hints,
             is_hinted: false,
             is_ready: false,
@@ -202,7 +213,11 @@ impl Drain {
         };
         lines::drained(&drain);
         self.office.board.drained(drain.clone());
+        let learning = self.learning.take();
         self.release().await;
+        if let Some(learning) = learning {
+            learning.await;
+        }
         drain
     }
 
@@ -227,11 +242,16 @@ impl Drain {
                 Action::Ready => {
                     self.is_ready = true;
                     let (name, offers) = (self.sender.peer_name(), self.sender.offers());
-                    self.office.servers.met(self.lease.customer(), name, offers);
+                    if self.office.servers.met(self.lease.customer(), name, offers) {
+                        self.keep_lesson();
+                    }
                 }
                 Action::Fate { tag, recipient, fate } => self.books.fate(tag, recipient, fate),
                 Action::Finished(tag) => {
-                    self.has_proof = true;
+                    // What a broken connection leaves is finished, too, and proves nothing.
+                    if !self.sender.is_over() {
+                        self.proven();
+                    }
                     self.books.close(tag);
                 }
                 Action::DropBody => self.feeding = None,
@@ -239,6 +259,16 @@ impl Drain {
             }
         }
         self.actions = actions;
+    }
+
+    /// A transaction was answered in full: a client that was not known is an ordinary one.
+    fn proven(&mut self) {
+        if std::mem::replace(&mut self.has_proof, true) || !self.sender.style().probes {
+            return;
+        }
+        if self.office.servers.learn_profile(self.lease.customer(), ClientProfile::Standard) {
+            self.keep_lesson();
+        }
     }
 
     /// Begins no further message; what is under way is finished.
@@ -319,6 +349,11 @@ impl Drain {
             self.is_hinted = true;
             moved = true;
         }
+        if let Some(learning) = self.learning.as_mut()
+            && learning.poll_unpin(context).is_ready()
+        {
+            self.learning = None;
+        }
         if let Some(renewing) = self.renewing.as_mut()
             && let Poll::Ready(answer) = renewing.poll_unpin(context)
         {
@@ -350,6 +385,19 @@ impl Drain {
         } else {
             self.abandon(kind, detail);
         }
+    }
+
+    /// What was learnt just now is to outlive a restart; nobody waits for it before the end.
+    fn keep_lesson(&mut self) {
+        let (office, customer) = (self.office.clone(), self.lease.customer().clone());
+        let before = self.learning.take();
+        let work = async move {
+            if let Some(before) = before {
+                before.await;
+            }
+            office.keep_lesson(&customer).await;
+        };
+        self.learning = Some(work.boxed());
     }
 
     fn renew(&mut self) {

@@ -12,6 +12,7 @@ use md5::Md5;
 use md5::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
 
 use crate::mail::{CramContexts, Credential, ScramVerifier, Secret, Timestamp};
 
@@ -24,6 +25,9 @@ pub const SALT_BYTES: usize = 16;
 
 /// Most octets of a password that are looked at.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// Octets of stack that the computing uses at most, generously.
+const STACK_BYTES: usize = 32 * 1024;
 
 /// Octets of a block of MD5, in which RFC 2104 pads the key.
 const MD5_BLOCK: usize = 64;
@@ -68,9 +72,10 @@ pub fn derive(
         return Err(PasswordError::Weak);
     }
     let prepared = prepare(password)?;
-    let (stored_key, server_key) = scram_keys(&prepared, &salt, iterations);
-    let verifier = ScramVerifier { salt, iterations, stored_key, server_key };
-    Ok((verifier, cram_contexts(&prepared)))
+    let computed =
+        leaving_nothing(|| (scram_keys(&prepared, &salt, iterations), cram_contexts(&prepared)));
+    let ((stored_key, server_key), cram) = computed;
+    Ok((ScramVerifier { salt, iterations, stored_key, server_key }, cram))
 }
 
 /// Whether this is the password. Takes as long for a wrong one as for the right one: not on the async threads.
@@ -81,7 +86,8 @@ pub fn verify_password(password: &Secret, verifier: &ScramVerifier) -> bool {
         Ok(prepared) => (prepared, true),
         Err(_) => (Secret::from("-"), false),
     };
-    let (stored_key, _) = scram_keys(&prepared, &verifier.salt, verifier.iterations);
+    let (stored_key, _) =
+        leaving_nothing(|| scram_keys(&prepared, &verifier.salt, verifier.iterations));
     bool::from(stored_key.ct_eq(&verifier.stored_key)) && sound
 }
 
@@ -137,6 +143,24 @@ fn prepare(password: &Secret) -> Result<Secret, PasswordError> {
     Ok(Secret::new(prepared.into_owned().into_bytes()))
 }
 
+/// Computes, and wipes the part of this thread's stack that was used for it: HMAC pads its key in a place of its
+/// own, which nobody else can reach.
+fn leaving_nothing<T>(work: impl FnOnce() -> T) -> T {
+    #[inline(never)]
+    fn deeper<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    #[inline(never)]
+    fn wipe() {
+        let mut stack = [0u8; STACK_BYTES];
+        stack.zeroize();
+        std::hint::black_box(&stack);
+    }
+    let outcome = deeper(work);
+    wipe();
+    outcome
+}
+
 /// StoredKey and ServerKey (RFC 5802 §3).
 fn scram_keys(password: &Secret, salt: &[u8], iterations: u32) -> ([u8; 32], [u8; 32]) {
     let mut salted = zeroize::Zeroizing::new([0u8; 32]);
@@ -156,7 +180,8 @@ fn cram_contexts(password: &Secret) -> CramContexts {
         key[..octets.len()].copy_from_slice(octets);
     }
     let state = |pad: u8| -> [u8; 16] {
-        let block = zeroize::Zeroizing::new(key.map(|octet| octet ^ pad));
+        let mut block = zeroize::Zeroizing::new([pad; MD5_BLOCK]);
+        block.iter_mut().zip(key.iter()).for_each(|(octet, own)| *octet ^= own);
         let state = Md5::new_with_prefix(block.as_slice()).serialize();
         let mut chaining = [0u8; 16];
         chaining.copy_from_slice(&state[..16]);

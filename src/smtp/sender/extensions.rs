@@ -7,7 +7,8 @@
 //! RFC 9422 §4.
 
 /// The offers that matter to us; the default is a server that offers nothing, as after HELO.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Extensions {
     /// SIZE: `Some(0)` without or with no limit, else the largest message in octets.
     pub size: Option<u64>,
@@ -29,6 +30,8 @@ pub struct Extensions {
     pub recipients_max: Option<u64>,
     /// Most transactions on a connection (LIMITS MAILMAX).
     pub mails_max: Option<u64>,
+    /// Most different domains among the recipients of a transaction (LIMITS RCPTDOMAINMAX).
+    pub domains_max: Option<u64>,
 }
 
 impl Extensions {
@@ -63,6 +66,7 @@ impl Extensions {
         match name.to_ascii_uppercase().as_str() {
             "RCPTMAX" => self.recipients_max = value,
             "MAILMAX" => self.mails_max = value,
+            "RCPTDOMAINMAX" => self.domains_max = value,
             _ => {}
         }
     }
@@ -91,7 +95,7 @@ mod tests {
     fn keywords_in_any_case_and_unknown_ones() {
         let found = Extensions::parse(
             "mx.example PIPELINING\nsize 1000\n8bitmime\nX-UNKNOWN a b\n\nChunking\nDSN\nSMTPUTF8\n\
-             LIMITS MAILMAX=5 RCPTMAX=2 X=1 RCPTDOMAINMAX\nENHANCEDSTATUSCODES",
+             LIMITS MAILMAX=5 RCPTMAX=2 X=1 rcptdomainmax=3 RCPTDOMAINMAX\nENHANCEDSTATUSCODES",
         );
         let expected = Extensions {
             size: Some(1000),
@@ -104,6 +108,7 @@ mod tests {
             starttls: false,
             recipients_max: Some(2),
             mails_max: Some(5),
+            domains_max: Some(3),
         };
         assert_eq!(found, expected);
         assert_eq!(Extensions::parse("only.a.name"), Extensions::default());

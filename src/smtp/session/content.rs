@@ -8,11 +8,11 @@
 
 use super::phase::{Data, Finished, Next, Parked, Phase, Transaction};
 use super::talk::Talk;
-use crate::mail::{Envelope, Fact, QueueId};
+use crate::mail::{Envelope, Fact};
 use crate::smtp::data::{Content, Dots};
 use crate::smtp::refusal::Refusal;
 use crate::smtp::reply::Reply;
-use crate::smtp::{Action, CommitRequest, ContentRequest, Question};
+use crate::smtp::{Action, CommitRequest, ContentRequest, Question, Receipt};
 
 /// DATA.
 pub(super) fn data(phase: Phase, talk: &mut Talk<'_>) -> Next {
@@ -111,7 +111,6 @@ pub(super) fn store(content: &mut Content, piece: Vec<u8>, talk: &mut Talk<'_>) 
 /// The content is complete: commit it, or say why not.
 pub(super) fn finish(transaction: Transaction, content: Content, talk: &mut Talk<'_>) -> Next {
     let was_discarded = content.fault().is_some();
-    let size = content.size();
     let Transaction { hello, reverse_path, parameters, recipients, account, .. } = transaction;
     let facts = match content.finish() {
         Ok(facts) => facts,
@@ -128,7 +127,6 @@ pub(super) fn finish(transaction: Transaction, content: Content, talk: &mut Talk
         hello,
         reverse_path: reverse_path.clone(),
         recipients: recipients.iter().map(|one| one.forward_path.clone()).collect(),
-        size,
         account,
     };
     let envelope = Envelope {
@@ -145,14 +143,14 @@ pub(super) fn finish(transaction: Transaction, content: Content, talk: &mut Talk
 /// The message is durable, or it does not exist.
 pub(super) fn committed(
     finished: Finished,
-    outcome: Result<QueueId, Refusal>,
+    outcome: Result<Receipt, Refusal>,
     talk: &mut Talk<'_>,
 ) -> Next {
-    let Finished { hello, reverse_path, recipients, size, account } = finished;
+    let Finished { hello, reverse_path, recipients, account } = finished;
     let phase = Phase::between(hello, account);
     let from = reverse_path.to_string();
     match outcome {
-        Ok(id) => {
+        Ok(Receipt { id, size }) => {
             talk.okay(format!("Ok: queued as {id}"));
             talk.forgive();
             talk.note(Fact::Accepted { id, from, to: recipients, size });

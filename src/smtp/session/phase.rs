@@ -132,7 +132,6 @@ pub(super) struct Finished {
     pub(super) hello: Hello,
     pub(super) reverse_path: ReversePath,
     pub(super) recipients: Vec<crate::mail::ForwardPath>,
-    pub(super) size: u64,
     pub(super) account: Option<Box<Account>>,
 }
 

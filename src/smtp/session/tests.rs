@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::mail::{Account, CustomerName, Domain, Fact, Lease, Login, QueueId};
-use crate::smtp::{Proof, Question};
+use crate::smtp::{Proof, Question, Receipt};
 
 /// What a hand that drives a session sees.
 struct Hand {
@@ -54,7 +54,10 @@ fn office(question: Question) -> Answer {
         Question::Mail(_) | Question::Recipient(_) | Question::Content(_) => {
             Answer::Verdict(Ok(()))
         }
-        Question::Commit(_) => Answer::Committed(Ok(QueueId::from_bits(7))),
+        Question::Commit(request) => {
+            let size = request.facts.size + 100;
+            Answer::Committed(Ok(Receipt { id: QueueId::from_bits(7), size }))
+        }
         Question::Nonce => Answer::Nonce([1; 32]),
         Question::Credential(_) => Answer::Credential(Err(Refusal::LoginTrouble)),
         Question::Login(request) => match request.proof {
@@ -171,7 +174,7 @@ fn a_message_in_one_write_and_octet_by_octet() {
     assert_eq!(said.join(", "), codes);
     for hand in [&whole, &pieces] {
         assert_eq!(hand.stored, b"Subject: x\r\n\r\n.dot\r\n");
-        assert!(matches!(&hand.facts[..], [Fact::Accepted { size: 20, .. }]));
+        assert!(matches!(&hand.facts[..], [Fact::Accepted { size: 120, .. }]));
     }
 }
 

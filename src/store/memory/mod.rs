@@ -3,6 +3,7 @@
 //! Called by whoever wants a provider without a disk. It keeps every promise of the traits but durability, so
 //! that the contract suite runs over it as over the others.
 
+mod snapshot;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,9 +20,9 @@ use super::kept::{Class, Kept, Place};
 use super::roster::Roster;
 use super::tally::plus;
 use super::{
-    Answer, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter, Head,
-    Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement,
-    Store, StoreError,
+    Answer, Archived, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter,
+    Head, Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement,
+    Snapshot, Store, StoreError,
 };
 use state::State;
 
@@ -89,6 +90,19 @@ impl Memory {
         Box::pin(async move { work(&mut self.open()?.roster) })
     }
 
+    fn keep(&self, kept: Kept, body: Arc<[u8]>) -> Result<(), StoreError> {
+        let places = kept.places();
+        {
+            let mut state = self.open()?;
+            if state.messages.contains_key(&kept.id) {
+                return Ok(());
+            }
+            state.replace(kept, body);
+        }
+        self.tell(&places);
+        Ok(())
+    }
+
     fn tell(&self, places: &[Place]) {
         for place in places.iter().filter(|p| p.class <= Class::Late) {
             self.hints.tell(&place.domain);
@@ -130,12 +144,16 @@ impl BodyReader for Reader {
     }
 }
 
+/// The octets of a body that was written for this store.
+fn taken(body: Box<dyn BodyWriter>) -> Result<Arc<[u8]>, StoreError> {
+    let foreign = |_| StoreError::Transient("the body belongs to another store".into());
+    Ok(body.into_any().downcast::<Writer>().map_err(foreign)?.0.into())
+}
+
 /// The record and the octets of a message that is to exist.
 fn entering(report: Report) -> Result<(Kept, Arc<[u8]>), StoreError> {
-    let Ok(body) = report.body.into_any().downcast::<Writer>() else {
-        return Err(StoreError::Transient("the body belongs to another store".into()));
-    };
-    Ok((Kept::new(report.message, body.written())?, body.0.into()))
+    let body = taken(report.body)?;
+    Ok((Kept::new(report.message, body.len() as u64)?, body))
 }
 
 impl Store for Memory {
@@ -146,16 +164,18 @@ impl Store for Memory {
     fn commit(&self, message: NewMessage, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
         Box::pin(async move {
             let (kept, body) = entering(Report { message, body })?;
-            let places = kept.places();
-            {
-                let mut state = self.open()?;
-                if state.messages.contains_key(&kept.id) {
-                    return Ok(());
-                }
-                state.replace(kept, body);
-            }
-            self.tell(&places);
-            Ok(())
+            self.keep(kept, body)
+        })
+    }
+
+    fn snapshot(&self) -> Answer<'_, Box<dyn Snapshot>> {
+        self.answer(|state| Ok(Box::new(snapshot::Copy::of(state)) as Box<dyn Snapshot>))
+    }
+
+    fn enter(&self, message: Archived, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let body = taken(body)?;
+            self.keep(message.entering(body.len() as u64), body)
         })
     }
 
@@ -347,11 +367,28 @@ impl Directory for Memory {
     }
 
     fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>> {
-        self.change(
-            |roster| {
-                if roster.remove(name) { Ok(()) } else { Err(DirectoryError::Missing) }
-            },
-        )
+        Box::pin(async move {
+            let mut state = self.open()?;
+            state.learnt.remove(name);
+            if state.roster.remove(name) { Ok(()) } else { Err(DirectoryError::Missing) }
+        })
+    }
+
+    fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()> {
+        self.answer(move |state| {
+            match lesson {
+                Some(lesson) => state.learnt.insert(name.clone(), lesson),
+                None => state.learnt.remove(name),
+            };
+            Ok(())
+        })
+    }
+
+    fn learnt(&self) -> Answer<'_, Vec<(CustomerName, String)>> {
+        self.answer(|state| {
+            let all = state.learnt.iter();
+            Ok(all.map(|(name, lesson)| (name.clone(), lesson.clone())).collect())
+        })
     }
 
     fn server_key(&self) -> Answer<'_, [u8; 32]> {
@@ -364,6 +401,13 @@ impl Directory for Memory {
                 state.server_key = Some(key);
                 Ok(key)
             }
+        })
+    }
+
+    fn take_server_key(&self, key: [u8; 32]) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        Box::pin(async move {
+            self.open()?.server_key.get_or_insert(key);
+            Ok(())
         })
     }
 }

@@ -25,6 +25,7 @@ pub(super) struct State {
     pub(super) leases: Leases,
     pub(super) roster: Roster,
     pub(super) server_key: Option<[u8; 32]>,
+    pub(super) learnt: BTreeMap<CustomerName, String>,
     /// Arrival of messages, for the oldest of a queue.
     arrivals: HashMap<QueueId, Timestamp>,
     pub(super) closed: bool,
@@ -41,6 +42,7 @@ impl State {
             leases: Leases::new(1),
             roster: Roster::default(),
             server_key: None,
+            learnt: BTreeMap::new(),
             arrivals: HashMap::new(),
             closed: false,
         }
@@ -118,7 +120,7 @@ impl State {
                 let Some(last) = ids.last() else { break };
                 start = Some(*last);
                 let offers = ids.iter().filter_map(|id| {
-                    self.messages.get(id)?.0.offer(lease.customer(), lease.domains())
+                    self.messages.get(id)?.0.clone().offer(lease.customer(), lease.domains())
                 });
                 // One that is late in another of these queues is late in all.
                 heads.extend(offers.filter(|head| head.position.rank == rank));

@@ -7,13 +7,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use futures::channel::oneshot;
 
 use crate::mail::{CustomerName, Domain, QueueId, RecipientState};
+use crate::store::kept::Kept;
 use crate::store::{DirectoryError, Filter, NewMessage, QueueAction, Settlement, StoreError};
 
 use super::Durability;
@@ -26,6 +25,7 @@ use super::journal::Journal;
 use super::record::{Location, Mark};
 use super::shared::{Shared, locked, reading, writing};
 use super::spool::Lane;
+use super::sync::{Ordering, Receiver, scope};
 
 /// Operations answered together at most.
 const GROUP_OPS_MAX: usize = 4096;
@@ -39,6 +39,8 @@ pub(crate) type Waiter<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(crate) enum Op {
     /// Keep a message.
     Commit { message: Box<NewMessage>, size: u64, body: Incoming, waiter: Waiter<()> },
+    /// Keep a message as it stood elsewhere.
+    Enter { kept: Box<Kept>, body: Incoming, waiter: Waiter<()> },
     /// Forget the unfinished record in a lane.
     Abort(Lane),
     /// Record verdicts; `valid` says whether the lease still held when the call was made.
@@ -96,6 +98,13 @@ impl Failure {
     }
 }
 
+/// What a group does to the sums over the index.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    entries: u64,
+    digest: u64,
+}
+
 /// The committer's own parts.
 pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
@@ -118,7 +127,7 @@ impl Committer {
             while let Some(op) = next {
                 match op {
                     Op::Stop(waiter) => stop = Some(waiter),
-                    Op::Commit { ref body, .. } => {
+                    Op::Commit { ref body, .. } | Op::Enter { ref body, .. } => {
                         octets += body.rest.len();
                         waiting.push(op);
                     }
@@ -152,11 +161,21 @@ impl Committer {
             group.prepare(self, op);
         }
         group.write_small(self);
-        // A mark that brings a record to life must not be durable before the record is.
-        let outcome = if group.spool_first { self.sync(&mut group) } else { Ok(()) };
-        let outcome = outcome.and_then(|()| self.write_marks(&mut group));
-        let outcome = outcome.and_then(|()| self.sync(&mut group));
-        let outcome = outcome.and_then(|()| self.apply(&mut group));
+        let born = self.shared.spool.born();
+        // A mark that brings a record to life must not be durable before the record is, and one that says that a
+        // segment must be there not before its name is.
+        let first = group.spool_first || !born.is_empty();
+        let outcome = if first { self.sync(&mut group) } else { Ok(()) };
+        let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
+        let outcome = outcome.and_then(|()| {
+            if group.only_settles() {
+                return self.sync_beside_index(&mut group);
+            }
+            self.sync(&mut group)?;
+            let sums = self.change_index(&mut group)?;
+            self.account(&mut group, sums);
+            Ok(())
+        });
         if let Err(Failure::Broken(why)) = &outcome {
             self.shared.set_broken(why);
         }
@@ -167,8 +186,7 @@ impl Committer {
         }
     }
 
-    fn write_marks(&mut self, group: &mut Group) -> Result<(), Failure> {
-        let born = self.shared.spool.born();
+    fn write_marks(&mut self, group: &mut Group, born: Vec<u64>) -> Result<(), Failure> {
         for number in &born {
             self.journal.add(&Mark::Born(*number));
         }
@@ -201,7 +219,7 @@ impl Committer {
         Ok(())
     }
 
-    fn sync(&mut self, group: &mut Group) -> Result<(), Failure> {
+    fn sync(&self, group: &mut Group) -> Result<(), Failure> {
         if self.shared.options.durability == Durability::Relaxed {
             return Ok(());
         }
@@ -229,9 +247,29 @@ impl Committer {
         Ok(())
     }
 
-    fn apply(&mut self, group: &mut Group) -> Result<(), Failure> {
+    /// The index changes while the disk is busy. Only for verdicts: what became of mail is true whether or not it
+    /// is durable yet, so somebody who looks meanwhile sees nothing wrong, and the journal, which decides after a
+    /// power cut, was written before. Nobody is answered, counted or tidied up after before the sync has ended.
+    fn sync_beside_index(&mut self, group: &mut Group) -> Result<(), Failure> {
+        let mut writes = Group::default();
+        writes.files = std::mem::take(&mut group.files);
+        let (synced, sums) = scope(|scope| {
+            let this = &*self;
+            let syncing = scope.spawn(move || this.sync(&mut writes));
+            let sums = this.change_index(group);
+            let panicked = |_| Err(Failure::Broken("a sync panicked".into()));
+            (syncing.join().unwrap_or_else(panicked), sums)
+        });
+        synced?;
+        self.account(group, sums?);
+        Ok(())
+    }
+
+    fn change_index(&self, group: &mut Group) -> Result<Sums, Failure> {
+        let stood = group.slots.iter().map(|(id, s)| (*id, s.before.as_ref().map(|(e, _)| e)));
+        let _moment = self.shared.snapshots.note(stood);
         let mut changes = Changes::default();
-        let (mut digest, mut entries) = (0u64, 0u64);
+        let mut sums = Sums::default();
         for slot in group.slots.values() {
             let before = slot.before.as_ref().map(|(entry, _)| entry);
             let now = (!slot.now.kept.recipients.is_empty()).then_some(&slot.now);
@@ -240,8 +278,9 @@ impl Committer {
             }
             let sum = changes.replace(before, now);
             let old = slot.before.as_ref().map_or(0, |(_, digest)| *digest);
-            digest = digest.wrapping_add(sum).wrapping_sub(old);
-            entries = entries
+            sums.digest = sums.digest.wrapping_add(sum).wrapping_sub(old);
+            sums.entries = sums
+                .entries
                 .wrapping_add(u64::from(now.is_some()))
                 .wrapping_sub(u64::from(before.is_some()));
         }
@@ -256,19 +295,22 @@ impl Committer {
             let applied = guard.as_ref().map(|index| index.apply(changes.into_batch()));
             applied.unwrap_or(Ok(())).map_err(|e| Failure::Broken(e.to_string()))?;
         }
-        self.account(group);
+        Ok(sums)
+    }
+
+    /// Brings the counts in memory up to date.
+    fn account(&mut self, group: &mut Group, sums: Sums) {
+        self.tell_counts(group);
         let open = self.shared.spool.open_ends();
         let mut applied = locked(&self.shared.applied);
         applied.journal = self.journal.position();
         applied.last_segment = self.shared.spool.last_number();
         applied.open = open;
-        applied.entries = applied.entries.wrapping_add(entries);
-        applied.digest = applied.digest.wrapping_add(digest);
-        Ok(())
+        applied.entries = applied.entries.wrapping_add(sums.entries);
+        applied.digest = applied.digest.wrapping_add(sums.digest);
     }
 
-    /// Brings the counts in memory up to date.
-    fn account(&mut self, group: &mut Group) {
+    fn tell_counts(&mut self, group: &mut Group) {
         let spool = &self.shared.spool;
         let mut tally = writing(&self.shared.tally);
         for slot in group.slots.values() {
@@ -323,7 +365,7 @@ fn sync_files(files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
     match files {
         [] => Ok(()),
         [only] => only.sync(),
-        [first, others @ ..] => std::thread::scope(|scope| {
+        [first, others @ ..] => scope(|scope| {
             let others: Vec<_> =
                 others.iter().map(|file| scope.spawn(move || file.sync())).collect();
             let mut result = first.sync();

@@ -153,6 +153,13 @@ pub(crate) fn open(
     Ok((Log { file, end }, read))
 }
 
+/// What the log says, without touching it.
+pub(crate) fn look(disk: &dyn Disk, folder: &Path) -> Result<Read, StoreError> {
+    let broken = |e: io::Error| StoreError::Broken(format!("directory.log: {e}"));
+    let octets = read_whole(disk, &path(folder)).map_err(broken)?;
+    Ok(parse(octets.as_deref().unwrap_or_default()).0)
+}
+
 /// What the log says, where its sound part ends, and how many entries it has.
 fn parse(octets: &[u8]) -> (Read, u64, usize) {
     let mut read = Read::default();
@@ -226,6 +233,41 @@ fn write_anew(disk: &dyn Disk, path: &Path, read: &Read) -> io::Result<u64> {
     }
     replace(disk, path, &octets)?;
     Ok(octets.len() as u64)
+}
+
+fn lesson_key(name: &CustomerName) -> Vec<u8> {
+    let mut key = vec![kind::LESSON];
+    key.extend_from_slice(name.as_str().as_bytes());
+    key
+}
+
+/// Keeps what was learnt about a customer; in the index alone, since it can be learnt again.
+pub(crate) fn learn(
+    index: &Index,
+    name: &CustomerName,
+    lesson: Option<&str>,
+) -> Result<(), StoreError> {
+    let key = lesson_key(name);
+    match lesson {
+        Some(lesson) => index.set(&key, lesson.as_bytes())?,
+        None => index.unset(&key)?,
+    }
+    // So that it outlives the process; a power cut may take it.
+    index.flush()
+}
+
+/// All that was learnt. What cannot be read is passed over: it will be learnt again.
+pub(crate) fn learnt(index: &Index) -> Result<Vec<(CustomerName, String)>, StoreError> {
+    let mut all = Vec::new();
+    for pair in index.of_kind(kind::LESSON)? {
+        let (key, value) = pair?;
+        let lesson =
+            unsealed(&key, &value).ok().and_then(|said| String::from_utf8(said.into()).ok());
+        let name =
+            std::str::from_utf8(&key[1..]).ok().and_then(|name| CustomerName::parse(name).ok());
+        all.extend(name.zip(lesson));
+    }
+    Ok(all)
 }
 
 /// Writes the copy in the index anew.

@@ -3,7 +3,6 @@
 //! Called by everybody. Nothing is decided here but where the work is done.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures::StreamExt;
 use futures::channel::oneshot;
@@ -12,9 +11,9 @@ use futures::stream::BoxStream;
 
 use crate::mail::{Customer, CustomerName, Domain, Lease, QueueId, RecipientState, Timestamp};
 use crate::store::{
-    Answer, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter, Head,
-    Health, LeaseAnswer, LeaseRequest, NewMessage, Position, QueueAction, Report, Settlement,
-    Store, StoreError,
+    Answer, Archived, BodyReader, BodyWriter, Changed, Count, Directory, DirectoryError, Filter,
+    Head, Health, LeaseAnswer, LeaseRequest, NewMessage, Opened, Position, QueueAction, Report,
+    Settlement, Snapshot, Store, StoreError,
 };
 
 use super::body::{Incoming, Reader, Writer};
@@ -23,6 +22,8 @@ use super::directory::Change;
 use super::keeper;
 use super::lookup;
 use super::shared::{Shared, closed, locked, reading};
+use super::snapshot::SledSnapshot;
+use super::sync::{Ordering, off};
 use super::{Durability, SledStore};
 
 /// Messages that one operation of `apply` touches at most.
@@ -35,7 +36,7 @@ impl SledStore {
         work: impl FnOnce(&Arc<Shared>) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer<'a, T> {
         let shared = self.shared.clone();
-        Box::pin(blocking::unblock(move || work(&shared)))
+        Box::pin(off(move || work(&shared)))
     }
 
     async fn ask<T>(&self, op: impl FnOnce(Waiter<T>) -> Op) -> Result<T, StoreError> {
@@ -87,7 +88,18 @@ impl Store for SledStore {
     fn lease(&self, request: LeaseRequest) -> Answer<'_, LeaseAnswer> {
         Box::pin(async move {
             self.shared.check()?;
-            locked(&self.shared.leases).acquire(request, self.shared.now())
+            let (answer, was_given) = {
+                let mut leases = locked(&self.shared.leases);
+                let was_given = leases.is_given(&request.domains);
+                (leases.acquire(request, self.shared.now())?, was_given)
+            };
+            if was_given && matches!(answer, LeaseAnswer::Granted(_)) {
+                // What an overthrown holder said before is on its way through the committer: the new one looks
+                // only when that is done.
+                let (marks, ids) = (Vec::new(), Vec::new());
+                self.ask(|waiter| Op::Repeat { marks, ids, waiter }).await?;
+            }
+            Ok(answer)
         })
     }
 
@@ -123,9 +135,18 @@ impl Store for SledStore {
     }
 
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
-        self.off(move |shared| {
-            Ok(Box::new(Reader::open(shared, id, offset)?) as Box<dyn BodyReader>)
+        Box::pin(async move {
+            let opened = self.off(move |shared| Reader::open(shared, id, offset)).await?;
+            Ok(Box::new(opened) as Box<dyn BodyReader>)
         })
+    }
+
+    fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
+        let shared = self.shared.clone();
+        Box::pin(off(move || {
+            let open = |id| Ok(Box::new(Reader::open(&shared, id, 0)?) as Box<dyn BodyReader>);
+            ids.into_iter().map(open).collect()
+        }))
     }
 
     fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()> {
@@ -226,11 +247,40 @@ impl Store for SledStore {
         })
     }
 
+    fn snapshot(&self) -> Answer<'_, Box<dyn Snapshot>> {
+        self.off(|shared| {
+            shared.check()?;
+            Ok(Box::new(SledSnapshot::take(shared)?) as Box<dyn Snapshot>)
+        })
+    }
+
+    fn enter(&self, message: Archived, body: Box<dyn BodyWriter>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let (size, body) = self.taken(message.id(), body)?;
+            let kept = Box::new(message.entering(size));
+            self.ask(|waiter| Op::Enter { kept, body, waiter }).await
+        })
+    }
+
+    fn compact<'a>(&'a self, tell: &'a mut (dyn FnMut(u64) + Send)) -> Answer<'a, u64> {
+        Box::pin(async move {
+            let mut done = 0;
+            loop {
+                let one = self.off(|shared| keeper::maintain(shared, 1, &mut |_| {})).await?;
+                if one == 0 {
+                    return Ok(done);
+                }
+                done += one;
+                tell(done);
+            }
+        })
+    }
+
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             let Some(threads) = locked(&self.ended).take() else { return Ok(()) };
             let shared = self.shared.clone();
-            blocking::unblock(move || super::end(&shared, threads)).await
+            off(move || super::end(&shared, threads)).await
         })
     }
 }
@@ -270,7 +320,21 @@ impl Directory for SledStore {
     }
 
     fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>> {
-        Box::pin(self.direct(Change::Remove(name.clone())))
+        Box::pin(async move {
+            self.direct(Change::Remove(name.clone())).await?;
+            self.learn(name, None).await.map_err(DirectoryError::from)
+        })
+    }
+
+    fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()> {
+        let name = name.clone();
+        self.off(move |shared| {
+            shared.ask(|index| super::directory::learn(index, &name, lesson.as_deref()))
+        })
+    }
+
+    fn learnt(&self) -> Answer<'_, Vec<(CustomerName, String)>> {
+        self.off(|shared| shared.ask(super::directory::learnt))
     }
 
     fn server_key(&self) -> Answer<'_, [u8; 32]> {
@@ -290,5 +354,9 @@ impl Directory for SledStore {
             // Somebody else may have been first.
             locked(&self.shared.server_key).ok_or_else(closed)
         })
+    }
+
+    fn take_server_key(&self, key: [u8; 32]) -> BoxFuture<'_, Result<(), DirectoryError>> {
+        Box::pin(self.direct(Change::Key(key)))
     }
 }

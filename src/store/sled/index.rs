@@ -29,6 +29,7 @@ pub(crate) mod kind {
     pub(crate) const CUSTOMER: u8 = b'U';
     pub(crate) const CHECKPOINT: u8 = b'C';
     pub(crate) const DAMAGE: u8 = b'D';
+    pub(crate) const LESSON: u8 = b'L';
 }
 
 /// A message and where its record lies.
@@ -215,6 +216,11 @@ impl Index {
     /// Sets a single value.
     pub(crate) fn set(&self, key: &[u8], content: &[u8]) -> Result<(), StoreError> {
         guarded(|| self.db.insert(key, sealed(key, content)).map(|_| ()))
+    }
+
+    /// Removes a single value.
+    pub(crate) fn unset(&self, key: &[u8]) -> Result<(), StoreError> {
+        guarded(|| self.db.remove(key).map(|_| ()))
     }
 
     /// Hands everything to the system. It survives the end of the process then, but not a power cut.

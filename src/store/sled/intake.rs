@@ -28,8 +28,20 @@ impl Group {
         waiter: Waiter<()>,
     ) {
         let id = message.id;
+        self.enter_record(committer, id, Kept::new(message, size), body, waiter);
+    }
+
+    /// Takes a record in, unless its id is here already.
+    pub(super) fn enter_record(
+        &mut self,
+        committer: &mut Committer,
+        id: QueueId,
+        kept: Result<Kept, StoreError>,
+        body: Incoming,
+        waiter: Waiter<()>,
+    ) {
         let known = self.slot(committer, id).is_some_and(|s| !s.now.kept.recipients.is_empty());
-        let kept = if known { Ok(None) } else { Kept::new(message, size).map(Some) };
+        let kept = if known { Ok(None) } else { kept.map(Some) };
         let (kept, lane) = match (kept, body.stream) {
             (Ok(Some(kept)), Some(stream)) => {
                 let rest = body.rest;
@@ -87,6 +99,9 @@ impl Group {
     ) {
         let need = frame::record_bytes(kept.size) + 1024;
         if !self.has_room(&committer.shared, need) {
+            // What was taken goes sooner or later, and then its segment must be able to go as well.
+            self.write_small(committer);
+            self.full.extend(committer.lane.take());
             let _ = waiter.send(Err(StoreError::Full("the disk".into())));
             return;
         }

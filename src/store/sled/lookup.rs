@@ -82,10 +82,12 @@ pub(crate) fn next(
             let mut ids = Merged::new(rows.collect::<Result<_, _>>()?)?;
             while heads.len() < limit {
                 let Some(id) = ids.next()? else { break };
-                let found = entry(shared, index, id)?;
-                let offer = found.and_then(|entry| entry.kept.offer(customer, domains));
+                let Some(Entry { kept, .. }) = entry(shared, index, id)? else { continue };
+                let offer = kept.offer(customer, domains);
                 // One that is late in another of these queues is late in all.
-                heads.extend(offer.filter(|head| head.position.rank == rank));
+                if let Some(head) = offer.filter(|head| head.position.rank == rank) {
+                    heads.push(head);
+                }
             }
         }
         Ok(heads)

@@ -11,29 +11,33 @@ mod committer;
 mod directory;
 pub mod disk;
 mod engine;
+mod fill;
 mod frame;
 mod group;
 mod index;
 mod intake;
+#[cfg(test)]
+mod interleavings;
 mod journal;
 mod keeper;
 mod lookup;
+pub mod migrate;
 mod octets;
+pub mod offline;
 mod record;
 mod recover;
 mod replay;
 mod reserve;
 mod scan;
 mod shared;
+mod snapshot;
 mod spool;
 mod state;
+mod sync;
 mod verify;
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, RwLock};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
@@ -48,6 +52,8 @@ use journal::Journal;
 use reserve::Reserve;
 use shared::{Shared, closed, locked};
 use spool::Spool;
+use state::Layout;
+use sync::{AtomicU64, Builder, JoinHandle, Mutex, RwLock, Sender, channel};
 
 /// What an answer of success means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +65,9 @@ pub enum Durability {
     Relaxed,
 }
 
+/// Segments are this large at least, however small the disk is.
+const SEGMENT_BYTES_MIN: u64 = 256 * 1024;
+
 /// How a store is opened.
 #[derive(Clone)]
 pub struct Options {
@@ -66,7 +75,7 @@ pub struct Options {
     pub durability: Durability,
     /// Memory for the index, in octets.
     pub cache_bytes: u64,
-    /// Octets of a segment; a larger message has one to itself.
+    /// Octets of a segment, or a sixteenth of the disk if that is less; a larger message has one to itself.
     pub segment_bytes: u64,
     /// The clock of leases: the time since any fixed point, never going back.
     pub clock: Arc<dyn Fn() -> Duration + Send + Sync>,
@@ -90,9 +99,17 @@ impl Default for Options {
 /// The layout of the store in this folder, and the one that this program writes; `None` if there is no store yet.
 ///
 /// # Errors
-/// The folder cannot be read, or names no layout.
+/// The folder cannot be read, names no layout, or is half loaded.
 pub fn layout(folder: &Path) -> Result<(Option<u32>, u32), StoreError> {
-    Ok((state::layout(&RealDisk, folder)?, state::LAYOUT))
+    let found = match state::layout(&RealDisk, folder)? {
+        Layout::New => None,
+        Layout::Whole(layout) | Layout::Coming { to: layout, .. } => Some(layout),
+        Layout::HalfLoaded => {
+            let why = "a load did not come to its end; repeat `restante load FILE`";
+            return Err(StoreError::Unready(why.into()));
+        }
+    };
+    Ok((found, state::LAYOUT))
 }
 
 impl std::fmt::Debug for Options {
@@ -117,7 +134,7 @@ pub struct Step {
 }
 
 /// Whoever wants to know how far a task is.
-pub type Progress<'a> = &'a mut dyn FnMut(Step);
+pub type Progress<'a> = &'a mut (dyn FnMut(Step) + Send);
 
 /// A store and directory in a folder.
 pub struct SledStore {
@@ -142,8 +159,8 @@ impl SledStore {
     /// long as reading the spool takes after a power cut.
     ///
     /// # Errors
-    /// [`StoreError::Broken`] if another process has it open, if it is newer than this program, or if the
-    /// folder cannot be used. Damage inside is no error: see [`crate::store::Health::damage`].
+    /// [`StoreError::Transient`] if another process has it open, [`StoreError::Unready`] if it is newer than this
+    /// program or half loaded, [`StoreError::Broken`] if the folder cannot be used. Damage inside is no error: see [`crate::store::Health::damage`].
     pub fn open(folder: &Path, options: Options) -> Result<Self, StoreError> {
         Self::open_with(folder, options, false, &mut |_| {})
     }
@@ -165,20 +182,20 @@ impl SledStore {
         let lock = state::lock(folder)?;
         disk.make_folder(folder).map_err(broken)?;
         disk.make_folder(&folder.join("spool")).map_err(broken)?;
-        match state::layout(&*disk, folder)? {
-            Some(state::LAYOUT) => {}
-            Some(newer) if newer > state::LAYOUT => {
-                return Err(StoreError::Broken(format!(
-                    "{} has layout {newer}; this program knows {} and older ones: use a newer one",
-                    folder.display(),
-                    state::LAYOUT
-                )));
-            }
-            Some(older) => {
-                return Err(StoreError::Broken(format!("layout {older} never existed")));
-            }
-            None => state::write_layout(&*disk, folder, state::LAYOUT).map_err(broken)?,
-        }
+        migrate::walk(&*disk, folder, migrate::STEPS, state::LAYOUT, progress)?;
+        Self::open_ready(folder, options, lock, rebuild, progress)
+    }
+
+    /// Goes on where the layout is known to be ours.
+    fn open_ready(
+        folder: &Path,
+        options: Options,
+        lock: std::fs::File,
+        rebuild: bool,
+        progress: Progress<'_>,
+    ) -> Result<Self, StoreError> {
+        let disk = options.disk.clone();
+        let broken = |e: std::io::Error| StoreError::Broken(format!("{}: {e}", folder.display()));
         let found = recover::recover(&*disk, folder, &options, rebuild, progress)?;
         let machine = state::machine(folder).unwrap_or_default();
         state::write_running(&*disk, folder, machine).map_err(broken)?;
@@ -197,13 +214,16 @@ impl SledStore {
         let journal =
             Journal::begin(disk.clone(), spool_folder.clone(), found.next_journal, found.epoch);
         let journal = journal.map_err(broken)?;
+        // A small disk has small segments, or nothing of them would ever come free.
+        let total = disk.space(folder).map_or(u64::MAX, |(_, total)| total);
+        let segment_bytes = options.segment_bytes.min((total / 16).max(SEGMENT_BYTES_MIN));
         let spool = Spool::new(
             disk.clone(),
             spool_folder,
             found.segments,
             found.last_segment,
             found.epoch,
-            options.segment_bytes,
+            segment_bytes,
         );
         let mut applied = found.applied;
         applied.journal = journal.position();
@@ -221,6 +241,7 @@ impl SledStore {
             roster: RwLock::new(found.roster),
             server_key: Mutex::new(found.key),
             hints: Hints::default(),
+            snapshots: snapshot::Snapshots::default(),
             broken: Mutex::new(None),
             damage: Mutex::new(found.damage),
             flushed: Mutex::new(applied.journal),
@@ -234,14 +255,20 @@ impl SledStore {
         });
         let committer =
             Committer { shared: shared.clone(), journal, log: found.log, lane: None, reserve };
-        let thread = std::thread::Builder::new().name("store-committer".into());
+        let thread = Builder::new().name("store-committer".into());
         let committer = thread.spawn(move || committer.run(&inbox)).map_err(broken)?;
         let (keeper_stop, stop) = channel();
         let (kept, unchecked) = (shared.clone(), found.unchecked);
-        let thread = std::thread::Builder::new().name("store-keeper".into());
+        let thread = Builder::new().name("store-keeper".into());
         let keeper = thread.spawn(move || keeper::run(&kept, &stop, unchecked)).map_err(broken)?;
         let threads = Threads { committer, keeper, keeper_stop };
         Ok(Self { shared, ended: Mutex::new(Some(threads)) })
+    }
+
+    /// How many messages there are.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        locked(&self.shared.applied).entries
     }
 
     /// Compacts until nothing is worth it any more; answers how many segments were. Blocks.

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::mail::QueueId;
 use crate::store::StoreError;
+use crate::store::kept::Kept;
 
 use super::disk::Disk;
 use super::frame::Nonce;
@@ -50,6 +51,38 @@ impl Fold {
     /// The greatest number of a segment that was ever named.
     pub(crate) fn last_segment(&self) -> u64 {
         self.born.last().max(self.retired.last()).copied().unwrap_or(0)
+    }
+
+    /// Whether a record counts. If it does, it stands as the journal says.
+    pub(crate) fn counts(&self, at: Location, copy: bool, kept: &mut Kept) -> bool {
+        match self.said.get(&(at.segment, at.offset)) {
+            Some(Said::Dead { .. }) => false,
+            None => !copy,
+            Some(Said::Standing { damaged, left, .. }) => {
+                stand(kept, *damaged, left);
+                true
+            }
+        }
+    }
+
+    /// Whether somebody was told that the unfinished record at `offset` is durable.
+    pub(crate) fn was_told(&self, segment: u64, offset: u64, synced: u64) -> bool {
+        offset < synced || matches!(self.said.get(&(segment, offset)), Some(Said::Standing { .. }))
+    }
+
+    /// What to say of octets that cannot be read; nothing if all of them were records that are dead.
+    pub(crate) fn lost(
+        &self,
+        segment: u64,
+        offset: u64,
+        end: u64,
+        id: Option<QueueId>,
+    ) -> Option<String> {
+        if self.covers(segment, offset, end) {
+            return None;
+        }
+        let whose = id.map_or_else(|| "a message".to_owned(), |id| format!("message {id}"));
+        Some(format!("segment {segment}: {whose} cannot be read (from octet {offset} on)"))
     }
 
     /// Whether all of these octets were records that are dead.
@@ -214,13 +247,9 @@ impl Player<'_> {
     ) -> Result<(), StoreError> {
         match found {
             Found::Record { at, tail, sound_body } => {
-                let said = self.fold.said.get(&(at.segment, at.offset));
                 let mut kept = tail.kept;
-                match said {
-                    Some(Said::Dead { .. }) => return Ok(()),
-                    None if tail.copy => return Ok(()),
-                    None => {}
-                    Some(Said::Standing { damaged, left, .. }) => stand(&mut kept, *damaged, left),
+                if !self.fold.counts(at, tail.copy, &mut kept) {
+                    return Ok(());
                 }
                 if !sound_body && !kept.damaged {
                     kept.damaged = true;
@@ -235,9 +264,7 @@ impl Player<'_> {
                 Ok(())
             }
             Found::Unfinished { offset, id } => {
-                let acknowledged = offset < synced
-                    || matches!(self.fold.said.get(&(number, offset)), Some(Said::Standing { .. }));
-                if acknowledged {
+                if self.fold.was_told(number, offset, synced) {
                     self.unreadable(number, offset, offset + 1, id);
                 }
                 Ok(())
@@ -246,11 +273,7 @@ impl Player<'_> {
     }
 
     fn unreadable(&mut self, number: u64, offset: u64, end: u64, id: Option<QueueId>) {
-        if self.fold.covers(number, offset, end) {
-            return;
-        }
-        let whose = id.map_or_else(|| "a message".to_owned(), |id| format!("message {id}"));
-        let line = format!("segment {number}: {whose} cannot be read (from octet {offset} on)");
+        let Some(line) = self.fold.lost(number, offset, end, id) else { return };
         self.result.damage.push(line);
         self.result.damaged.insert(number);
     }

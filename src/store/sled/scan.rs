@@ -105,6 +105,18 @@ pub(crate) fn segment(
     Ok(())
 }
 
+/// The record at `offset`, its body not looked at; `None` if there is none.
+pub(crate) fn one(file: &dyn DiskFile, nonce: &Nonce, offset: u64) -> io::Result<Option<Tail>> {
+    let mut window = Window { file, start: 0, octets: Vec::new() };
+    let Some(id) = frame::take_head(window.at(offset, HEAD_BYTES)?, nonce) else {
+        return Ok(None);
+    };
+    match record(&mut window, offset, nonce, id, Bodies::Skipped)? {
+        Step::Found { tail, .. } => Ok(Some(*tail)),
+        Step::Broken | Step::Ended => Ok(None),
+    }
+}
+
 fn record(
     window: &mut Window<'_>,
     offset: u64,

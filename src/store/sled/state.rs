@@ -116,17 +116,54 @@ pub(crate) fn lock(folder: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
-/// The layout on disk; `None` for a new store.
-pub(crate) fn layout(disk: &dyn Disk, folder: &Path) -> Result<Option<u32>, StoreError> {
+/// What the file LAYOUT says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// There is none: a new store.
+    New,
+    /// A store of this layout.
+    Whole(u32),
+    /// A store of layout `to`, beside which lies what is left of layout `from`.
+    Coming { from: u32, to: u32 },
+    /// A load that has not come to its end.
+    HalfLoaded,
+}
+
+/// The words in LAYOUT of a store that is half loaded. Older programs refuse them as well.
+const HALF_LOADED: &str = "restante store half loaded";
+
+/// The layout on disk.
+pub(crate) fn layout(disk: &dyn Disk, folder: &Path) -> Result<Layout, StoreError> {
     let broken = |why: String| StoreError::Broken(format!("LAYOUT: {why}"));
     let octets = read_whole(disk, &folder.join("LAYOUT")).map_err(|e| broken(e.to_string()))?;
-    let Some(octets) = octets else { return Ok(None) };
+    let Some(octets) = octets else { return Ok(Layout::New) };
     let text = String::from_utf8_lossy(&octets);
-    let number = text.trim().strip_prefix("restante store layout ");
-    match number.and_then(|n| n.parse().ok()) {
-        Some(number) => Ok(Some(number)),
-        None => Err(broken("it does not name a layout".into())),
+    if text.trim() == HALF_LOADED {
+        return Ok(Layout::HalfLoaded);
     }
+    let said = text.trim().strip_prefix("restante store layout ");
+    let parsed = said.and_then(|said| match said.split_once(", coming from ") {
+        None => said.parse().ok().map(Layout::Whole),
+        Some((to, from)) => Some(Layout::Coming { from: from.parse().ok()?, to: to.parse().ok()? }),
+    });
+    parsed.ok_or_else(|| broken("it does not name a layout".into()))
+}
+
+/// Notes that the store has layout `to`, and that what is left of `from` is still to be removed.
+pub(crate) fn write_coming(disk: &dyn Disk, folder: &Path, from: u32, to: u32) -> io::Result<()> {
+    let text = format!("restante store layout {to}, coming from {from}\n");
+    replace(disk, &folder.join("LAYOUT"), text.as_bytes())
+}
+
+/// Notes that a load has begun.
+pub(crate) fn write_half_loaded(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
+    replace(disk, &folder.join("LAYOUT"), format!("{HALF_LOADED}\n").as_bytes())
+}
+
+/// The last epoch.
+pub(crate) fn epoch(disk: &dyn Disk, folder: &Path) -> Option<u32> {
+    let noted = read_whole(disk, &folder.join("EPOCH")).ok()??;
+    std::str::from_utf8(unchecked(&noted)?).ok()?.trim().parse().ok()
 }
 
 /// Writes the layout's number.
@@ -138,10 +175,8 @@ pub(crate) fn write_layout(disk: &dyn Disk, folder: &Path, number: u32) -> io::R
 /// A new epoch, greater than the one noted and than `seen`, the greatest in any file's head.
 pub(crate) fn next_epoch(disk: &dyn Disk, folder: &Path, seen: u32) -> io::Result<u32> {
     let path = folder.join("EPOCH");
-    let noted = read_whole(disk, &path)?;
-    let noted = noted.as_deref().and_then(unchecked).and_then(|c| std::str::from_utf8(c).ok());
-    let noted = noted.and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(0);
-    let epoch = noted.max(seen).saturating_add(1);
+    read_whole(disk, &path)?;
+    let epoch = epoch(disk, folder).unwrap_or(0).max(seen).saturating_add(1);
     replace(disk, &path, &checked(format!("{epoch}\n").as_bytes()))?;
     Ok(epoch)
 }

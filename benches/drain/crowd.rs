@@ -1,0 +1,92 @@
+//! Many customers at once beside one: throughput of all together, fairness among them, memory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_std::task::block_on;
+
+use super::place::{Kind, Place, resident};
+use super::sink::Sink;
+use super::{WAYS, drained, row};
+
+const CUSTOMERS: usize = 200;
+
+/// See the module's head. `messages` are those of all together, five times that many in memory.
+pub(crate) fn rows(messages: usize) {
+    let sink = Sink::start(WAYS[2].1);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (word, messages) in [("engine in memory", 5 * messages), ("from disk, durable", messages)] {
+        println!(
+            "\n# many: {CUSTOMERS} customers at once, {messages} messages of 4 KiB in all, {word}"
+        );
+        let kind = |name: &str| match word {
+            "engine in memory" => Kind::Memory,
+            _ => Kind::Sled(folder.path().join(name)),
+        };
+        let one = drained(&Place::new(kind("one"), messages, 4096), &sink);
+        row("one customer", one, "messages/s", 1.0, "itself");
+        let place = Place::spread(kind("many"), messages, CUSTOMERS, 4096);
+        let seen = crowd(&place, messages / CUSTOMERS, sink.address);
+        row(
+            "200 customers, all together",
+            seen.rate,
+            "messages/s",
+            seen.rate / one,
+            "one customer",
+        );
+        row(
+            "slowest customer's time",
+            seen.slowest,
+            "s",
+            seen.slowest / seen.fastest,
+            "the fastest one's",
+        );
+        let each = seen.grown as f64 / CUSTOMERS as f64 / 1024.0;
+        row("most memory while they run, each", each, "KiB", each / 256.0, "256 KiB");
+    }
+}
+
+struct Seen {
+    rate: f64,
+    slowest: f64,
+    fastest: f64,
+    grown: usize,
+}
+
+fn crowd(place: &Place, each: usize, to: SocketAddr) -> Seen {
+    let before = resident();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let is_over_too = is_over.clone();
+    let watch = std::thread::spawn(move || {
+        let mut most = 0;
+        while !is_over_too.load(Ordering::Relaxed) {
+            most = most.max(resident());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        most
+    });
+    let begin = Instant::now();
+    let spans: Vec<f64> = block_on(async {
+        let drains = (0..CUSTOMERS).map(|owner| {
+            let office = place.office.clone();
+            async_std::task::spawn(async move {
+                let last = Place::draining(office, owner, to, None).await;
+                assert_eq!((last.ended.as_str(), last.messages), ("quit", each as u64));
+                begin.elapsed().as_secs_f64()
+            })
+        });
+        futures::future::join_all(drains).await
+    });
+    is_over.store(true, Ordering::Relaxed);
+    let most = watch.join().expect("watched");
+    let slowest = spans.iter().copied().fold(0.0, f64::max);
+    let fastest = spans.iter().copied().fold(f64::MAX, f64::min);
+    Seen {
+        rate: (CUSTOMERS * each) as f64 / slowest,
+        slowest,
+        fastest,
+        grown: most.saturating_sub(before),
+    }
+}

@@ -1,4 +1,0 @@
-//! Fuzzes `targets::domain`.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::domain(data));

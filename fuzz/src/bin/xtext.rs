@@ -1,4 +1,0 @@
-//! Fuzzes `targets::xtext`.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::xtext(data));
