@@ -15,6 +15,7 @@ from registry import CASES
 import cases_volume  # noqa: F401
 import cases_mail  # noqa: F401
 import cases_etrn  # noqa: F401
+import cases_wayout  # noqa: F401
 import cases_failure  # noqa: F401
 import cases_fetch  # noqa: F401
 import cases_hold  # noqa: F401
