@@ -84,7 +84,7 @@ fn every_field_of_a_failure() {
     assert!(!text.contains("secret body"));
 }
 
-// covers: P4
+// covers: N-24
 #[test]
 fn a_report_names_no_other_customer() {
     let house = House::new();
