@@ -174,7 +174,7 @@ fn several_bodies_are_opened_at_once(s: &Subject) {
         if turn == 1 {
             assert_eq!(page(store, &drain).len(), lengths.len());
         }
-        let asked: Vec<QueueId> = [5, 2, 9, 1, 4, 2, 3].map(id).to_vec();
+        let asked: Vec<restante::mail::QueueId> = [5, 2, 9, 1, 4, 2, 3].map(id).to_vec();
         let opened = block_on(store.open_bodies(asked.clone()));
         assert_eq!(opened.len(), asked.len());
         for (number, opened) in [5, 2, 9, 1, 4, 2, 3].into_iter().zip(opened) {
