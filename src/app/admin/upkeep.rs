@@ -15,6 +15,7 @@ use futures::{SinkExt, StreamExt};
 
 use super::{Done, Item, Items, Refused, Stage};
 use crate::provider::Office;
+use crate::provider::watch::Want;
 use crate::store::dump::dump;
 use crate::store::{Filter, StoreError};
 
@@ -128,6 +129,23 @@ impl<'a> Pace<'a> {
         }
         due
     }
+}
+
+/// What goes on in sessions, until nobody takes it any more.
+pub(super) async fn trace(
+    office: &Office,
+    want: Want,
+    items: &mut dyn Items,
+) -> Result<Done, Refused> {
+    if office.board.listeners().is_empty() {
+        let mend = "start it: restante serve";
+        return Err(Refused::new("no provider runs, so there are no sessions", mend));
+    }
+    let mut events = office.watch.join(want);
+    while let Some(seen) = events.next().await {
+        items.put(Item::Seen(seen)).await?;
+    }
+    Ok(Done::Listed)
 }
 
 /// Reads every message from the first octet to the last.

@@ -4,9 +4,6 @@
 //! Each run is a store on a disk in memory. Random and priority-changing schedules; a failing one is printed and can
 //! be played again. `RESTANTE_LONG=1` tries many more.
 
-#[path = "../../../tests/store_support/mod.rs"]
-mod support;
-
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,10 +17,10 @@ use shuttle::thread::{spawn, yield_now};
 use crate::store::{LeaseAnswer, LeaseRequest, Options, SledStore, Store, StoreError};
 
 use super::disk::{Disk, DiskFile};
+use super::support::disk::{Dice, Fault, Files, MemoryDisk};
+use super::support::work::*;
+use super::support::{Clock, domain, id, later, name, request};
 use super::sync::block_on;
-use support::disk::{Dice, Fault, Files, MemoryDisk};
-use support::work::*;
-use support::{Clock, domain, id, later, name, request};
 
 /// A disk before each of whose calls somebody else may go on.
 #[derive(Debug)]

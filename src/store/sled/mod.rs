@@ -29,10 +29,15 @@ mod recover;
 mod replay;
 mod reserve;
 mod scan;
+#[cfg(test)]
+mod shapes;
 mod shared;
 mod snapshot;
 mod spool;
 mod state;
+#[cfg(test)]
+#[path = "../../../tests/store_support/mod.rs"]
+mod support;
 mod sync;
 mod verify;
 
