@@ -3,7 +3,7 @@
 //! A plain program. Beside each durable figure stands what the same disk gives to a bare group commit (append,
 //! fdatasync, answer all) in the same run, since absolute numbers say little on a shared machine.
 
-use std::io::Write;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,58 +68,92 @@ fn rate(writers: u64, span: Duration, work: impl Fn(u64) + Sync) -> f64 {
     done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
 }
 
-/// A body, and whom to tell that it is durable.
-type Wish = (Arc<Vec<u8>>, Sender<()>);
+/// A body that is to be written, or the file it was written to; and whom to tell that it is durable.
+type Wish = (Result<Arc<Vec<u8>>, Arc<File>>, Sender<()>);
 
-/// The bare group commit: one thread appends what waits, syncs, answers.
-struct Raw {
-    queue: Mutex<Sender<Wish>>,
+/// A file that several write to side by side, and where the next of them begins.
+struct Shared {
+    file: Arc<File>,
+    end: u64,
+    part: u64,
 }
+
+/// The bare group commit: whatever waits is made durable with one `fdatasync`, and all are answered.
+struct Raw {
+    path: PathBuf,
+    queue: Mutex<Sender<Wish>>,
+    shared: Mutex<Shared>,
+}
+
+/// Octets of a file, as of the store's segments.
+const PART_BYTES: u64 = 64 << 20;
 
 impl Raw {
     fn new(path: PathBuf) -> Self {
         let (queue, inbox) = channel::<Wish>();
+        let own = path.join("appended");
+        std::fs::create_dir(&own).expect("a folder");
         std::thread::spawn(move || {
-            let mut part = 0;
-            let mut end = u64::MAX;
-            let mut file = None;
+            let (mut part, mut end) = (0, 0);
+            let mut file = File::create(own.join("0")).expect("a file");
             while let Ok(first) = inbox.recv() {
                 let mut group = vec![first];
                 while let Ok(more) = inbox.try_recv() {
                     group.push(more);
                 }
-                if end > 64 << 20 {
-                    part += 1;
-                    end = 0;
-                    file = Some(
-                        std::fs::File::create(path.join(format!("raw{part}"))).expect("a file"),
-                    );
+                if end > PART_BYTES {
+                    (part, end) = (part + 1, 0);
+                    file = File::create(own.join(part.to_string())).expect("a file");
                 }
-                let file = file.as_ref().expect("made");
-                let small = group.iter().map(|(b, _)| b.len()).sum::<usize>() < 16 << 20;
-                if small {
-                    let octets: Vec<u8> =
-                        group.iter().flat_map(|(b, _)| b.iter().copied()).collect();
+                let bodies = group.iter().filter_map(|(what, _)| what.as_ref().ok());
+                let octets: Vec<u8> = bodies.flat_map(|body| body.iter().copied()).collect();
+                if !octets.is_empty() {
                     file.write_all_at(&octets, end).expect("written");
                     end += octets.len() as u64;
-                } else {
-                    for (body, _) in &group {
-                        file.write_all_at(body, end).expect("written");
-                        end += body.len() as u64;
-                    }
+                    file.sync_data().expect("synced");
                 }
-                file.sync_data().expect("synced");
+                let mut files: Vec<&Arc<File>> =
+                    group.iter().filter_map(|(what, _)| what.as_ref().err()).collect();
+                files.dedup_by(|one, other| Arc::ptr_eq(one, other));
+                for file in files {
+                    file.sync_data().expect("synced");
+                }
                 for (_, answer) in group {
                     let _ = answer.send(());
                 }
             }
         });
-        Self { queue: Mutex::new(queue) }
+        let file = Arc::new(File::create(path.join("shared0")).expect("a file"));
+        let shared = Mutex::new(Shared { file, end: 0, part: 0 });
+        Self { path, queue: Mutex::new(queue), shared }
     }
-    fn put(&self, body: &Arc<Vec<u8>>) {
+
+    fn ask(&self, what: Result<Arc<Vec<u8>>, Arc<File>>) {
         let (sender, answer) = channel();
-        self.queue.lock().expect("no panic").send((body.clone(), sender)).expect("running");
+        self.queue.lock().expect("no panic").send((what, sender)).expect("running");
         answer.recv().expect("answered");
+    }
+
+    /// The thread that syncs also writes.
+    fn append(&self, body: &Arc<Vec<u8>>) {
+        self.ask(Ok(body.clone()));
+    }
+
+    /// Every writer writes its own.
+    fn write(&self, body: &[u8]) {
+        let (file, at) = {
+            let mut shared = self.shared.lock().expect("no panic");
+            if shared.end > PART_BYTES {
+                shared.part += 1;
+                let path = self.path.join(format!("shared{}", shared.part));
+                (shared.file, shared.end) = (Arc::new(File::create(path).expect("a file")), 0);
+            }
+            let at = shared.end;
+            shared.end += body.len() as u64;
+            (shared.file.clone(), at)
+        };
+        file.write_all_at(body, at).expect("written");
+        self.ask(Err(file));
     }
 }
 
@@ -149,8 +183,10 @@ fn median(mut rates: Vec<f64>) -> f64 {
 }
 
 fn enqueue(folder: &Path) {
-    println!("durable enqueue                raw/s    store/s   ratio");
-    let span = Duration::from_millis(1500);
+    println!(
+        "durable enqueue            append/s   write/s   store/s   ratio to the better of the two"
+    );
+    let span = Duration::from_millis(1200);
     for (label, size, writers) in [
         ("4 KiB, 8 writers", 4096, 8),
         ("4 KiB, 64 writers", 4096, 64),
@@ -163,9 +199,10 @@ fn enqueue(folder: &Path) {
         let store = open(&store_at);
         let next = AtomicU64::new(0);
         // Turn by turn, so that both see the same moods of the machine; the medians count.
-        let (mut bare, mut ours) = (Vec::new(), Vec::new());
+        let (mut appended, mut written, mut ours) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..SLICES {
-            bare.push(rate(writers, span, |_| raw.put(&body)));
+            appended.push(rate(writers, span, |_| raw.append(&body)));
+            written.push(rate(writers, span, |_| raw.write(&body)));
             ours.push(rate(writers, span, |_| {
                 let n = next.fetch_add(1, Ordering::Relaxed);
                 put(&store, n, &body, &format!("d{}.example", n % 100), "c");
@@ -174,8 +211,9 @@ fn enqueue(folder: &Path) {
         drop((raw, store));
         let _ = std::fs::remove_dir_all(&raw_at);
         let _ = std::fs::remove_dir_all(&store_at);
-        let (bare, ours) = (median(bare), median(ours));
-        println!("{label:<24} {bare:>11.0} {ours:>10.0} {:>6.0} %", ours / bare * 100.0);
+        let (appended, written, ours) = (median(appended), median(written), median(ours));
+        let ratio = ours / appended.max(written) * 100.0;
+        println!("{label:<24} {appended:>10.0} {written:>9.0} {ours:>9.0} {ratio:>6.0} %");
     }
 }
 
@@ -311,7 +349,7 @@ fn fill(store: &SledStore, from: u64, count: u64, size: usize, domains: u64) {
 /// Milliseconds that one `fdatasync` of a page of marks takes on this disk, in the middle.
 fn sync_millis(folder: &Path) -> f64 {
     let path = folder.join("sync");
-    let file = std::fs::File::create(&path).expect("a file");
+    let file = File::create(&path).expect("a file");
     let mut took = Vec::new();
     for n in 0..50 {
         file.write_all_at(&[1; 4096], n * 4096).expect("written");
@@ -387,66 +425,90 @@ fn memory(folder: &Path) {
     let _ = std::fs::remove_dir_all(&path);
 }
 
+/// Messages in one queue among the ten thousand.
+const BIG: u64 = 100_000;
+
+/// Runs this program again for a part, since memory and opening are a process's own.
+fn again(folder: &Path, part: &str) -> std::process::Child {
+    let exe = std::env::current_exe().expect("this program");
+    let mut command = std::process::Command::new(exe);
+    command.args([folder.as_os_str(), part.as_ref()]).spawn().expect("a child")
+}
+
 fn million(folder: &Path) {
     let path = fresh(folder, "store");
     let store = open(&path);
     let start = Instant::now();
-    fill(&store, 0, 1_000_000, 1024, 10_000);
+    fill(&store, 0, 1_000_000 - BIG, 1024, 10_000);
+    fill(&store, 1_000_000 - BIG, BIG, 1024, 1);
     println!("1,000,000 messages for 10,000 domains kept in {:?}", start.elapsed());
-    println!("  resident {} MiB", status("VmRSS"));
+    println!("  resident {} MiB (peak {})", status("VmRSS"), status("VmHWM"));
     let health = block_on(store.health()).expect("health");
     println!("  live {} MiB, on disk {} MiB", health.live_bytes >> 20, health.disk_bytes >> 20);
-    let domain = Domain::parse("d7777.example").expect("a domain");
-    let start = Instant::now();
-    for _ in 0..1000 {
-        block_on(store.count(&domain)).expect("counted");
-    }
-    println!("  count of a domain: {:?}", start.elapsed() / 1000);
-    let held = lease(&store, "d4321.example");
-    let start = Instant::now();
-    assert_eq!(block_on(store.next(&held, None, 1)).expect("a page").len(), 1);
-    println!("  first message of a domain: {:?}", start.elapsed());
-    // A copy of a running store: the page cache of another process is what a kill would leave.
     let start = Instant::now();
     drop(store);
     println!("  orderly end: {:?}", start.elapsed());
-    let start = Instant::now();
-    let store = open(&path);
-    println!("  open after an orderly end: {:?}", start.elapsed());
-    drop(store);
-    let exe = std::env::current_exe().expect("this program");
-    let mut child = std::process::Command::new(exe)
-        .args([folder.as_os_str(), "child".as_ref()])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("a child");
-    let mut line = [0; 3];
-    std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut line).expect("ready");
+    println!("after an orderly end");
+    again(folder, "look").wait().expect("ended");
+    let ready = folder.join("ready");
+    let _ = std::fs::remove_file(&ready);
+    let mut child = again(folder, "child");
+    while !ready.exists() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     child.kill().expect("killed");
     child.wait().expect("ended");
-    let start = Instant::now();
-    let store = open(&path);
-    println!("  open after kill -9: {:?}", start.elapsed());
-    let held = lease(&store, "d4322.example");
-    let start = Instant::now();
-    assert_eq!(block_on(store.next(&held, None, 1)).expect("a page").len(), 1);
-    println!("  first message of a domain: {:?}", start.elapsed());
-    println!("  resident {} MiB (peak {})", status("VmRSS"), status("VmHWM"));
-    drop(store);
+    println!("after kill -9");
+    again(folder, "look").wait().expect("ended");
+    println!("made again from spool and journal, as after a power cut");
+    again(folder, "rebuild").wait().expect("ended");
+    let _ = std::fs::remove_dir_all(&path);
+}
+
+/// Opens the store and looks at it.
+fn look(folder: &Path, rebuild: bool) {
     let start = Instant::now();
     let store =
-        SledStore::open_with(&path, Options::default(), true, &mut |_| {}).expect("rebuilt");
-    println!("  rebuild, as after a power cut: {:?}", start.elapsed());
-    drop(store);
-    let _ = std::fs::remove_dir_all(&path);
+        SledStore::open_with(&folder.join("store"), Options::default(), rebuild, &mut |_| {});
+    let store = store.expect("opened");
+    println!("  open: {:?}; resident {} MiB", start.elapsed(), status("VmRSS"));
+    let mut firsts = Vec::new();
+    for n in 0..500 {
+        let domain = format!("d{}.example", n * 19 + 1);
+        let start = Instant::now();
+        let held = lease(&store, &domain);
+        assert_eq!(block_on(store.next(&held, None, 1)).expect("a page").len(), 1);
+        firsts.push(start.elapsed());
+        block_on(store.release(held)).expect("released");
+    }
+    firsts.sort();
+    println!("  first message of 500 domains: median {:?}, longest {:?}", firsts[250], firsts[499]);
+    // The big queue, and one of ninety; in turn.
+    let (mut big, mut small) = (Vec::new(), Vec::new());
+    for n in 0..1000 {
+        for (domain, took) in
+            [("d0.example".into(), &mut big), (format!("d{}.example", n + 1), &mut small)]
+        {
+            let domain = Domain::parse(&domain).expect("a domain");
+            let start = Instant::now();
+            let count = block_on(store.count(&domain)).expect("counted");
+            took.push(start.elapsed().as_secs_f64() * 1e6);
+            assert!(count.messages > 0);
+        }
+    }
+    println!(
+        "  count of a queue of {BIG}: {:.0} us, of one of 90: {:.0} us",
+        median(big),
+        median(small)
+    );
+    println!("  resident {} MiB (peak {})", status("VmRSS"), status("VmHWM"));
 }
 
 /// Opens the store, changes a little, says so, and waits to be killed.
 fn child(folder: &Path) {
     let store = open(&folder.join("store"));
     fill(&store, 2_000_000, 2000, 1024, 10_000);
-    std::io::stdout().write_all(b"ok\n").expect("a reader");
-    std::io::stdout().flush().expect("a reader");
+    std::fs::write(folder.join("ready"), "").expect("written");
     loop {
         std::thread::park();
     }
@@ -500,6 +562,8 @@ fn main() {
             "million" => million(&folder),
             "cycles" => cycles(&folder),
             "child" => child(&folder),
+            "look" => look(&folder, false),
+            "rebuild" => look(&folder, true),
             other => println!("no such figure: {other}"),
         }
     }

@@ -13,6 +13,10 @@
 //! | 4 | [`app`] | the program: configuration, control socket, one file a command |
 //! | 4 | [`fetch`] | the customer's side: calls a provider and hands the mail to a local server |
 
+// What tests/ shares with tests of single rooms names the house as everybody else does.
+#[cfg(test)]
+extern crate self as restante;
+
 pub mod app;
 pub mod fetch;
 pub mod mail;

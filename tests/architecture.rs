@@ -75,3 +75,18 @@ fn files_fit_one_sitting() {
         .collect();
     assert!(long.is_empty(), "too long for one sitting:\n{}", long.join("\n"));
 }
+
+/// The program starts no other: whatever a peer says, there is nothing that could be made to run it.
+#[test]
+fn no_program_is_started() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    assert!(files.len() > 100, "the sources were found");
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        for word in ["process::Command", "CommandExt", "posix_spawn", "execv", "Command::new("] {
+            assert!(!text.contains(word), "{}: {word}", file.display());
+        }
+    }
+}

@@ -123,7 +123,8 @@ fn values_reach_the_provider() {
                 [limits]\nmessage_bytes_max = \"1 MiB\"\nrecipients_max = 200\nsessions_max = 7\n\
                 sessions_per_address = 3\nreceived_max = 150\ndisk_free_min = \"0 B\"\n\
                 turns_per_minute = 9\n[listen]\nodmr_from = [\"192.0.2.0/24\"]\nproxy_from = [\"::1\"]\n\
-                [drain]\nwait_for_mail = \"5m\"\nhold_open = \"1h\"\n[queue]\nexpire_after = \"2d\"\n";
+                [drain]\nwait_for_mail = \"5m\"\nhold_open = \"1h\"\nwindow_messages = 1\n\
+                window_bytes = \"1 MiB\"\n[queue]\nexpire_after = \"2d\"\n";
     std::fs::write(&file, text).expect("written");
     let loaded = config::load(&file);
     let report = loaded.report.to_string();
@@ -146,6 +147,7 @@ fn values_reach_the_provider() {
     assert_eq!((policy.disk_free_min, policy.expire_after.0), (0, 172_800));
     assert_eq!(policy.drain.wait_for_mail.expect("set").0, 300);
     assert_eq!(policy.drain.hold_open.expect("set").0, 3600);
+    assert_eq!((policy.window.messages, policy.window.bytes), (1, 1 << 20));
     assert_eq!(config.data_dir, folder.path().join("data"));
 }
 

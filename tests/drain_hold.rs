@@ -179,6 +179,8 @@ fn a_client_that_loses_the_rest_of_a_record_is_learnt_and_then_served() {
     place.put_many(3);
     let (last, delivered, spent) = fetchmail_over_tls(&mut place);
     assert_eq!((last.ended.as_str(), delivered, spent), ("timeout", 0, 90));
+    // No content was on its way yet, so nothing is in doubt.
+    assert!(place.queued().iter().all(|head| head.line_breaks == 0));
     let detail = last.detail.expect("advice");
     assert!(detail.contains("restante customer set acme client-profile fetchmail-tls"), "{detail}");
     let (last, delivered, spent) = fetchmail_over_tls(&mut place);
@@ -201,6 +203,50 @@ fn what_was_learnt_is_there_after_a_restart() {
     let known = place.restarted().servers.of(&customer_name()).expect("known");
     assert_eq!(known.name.as_deref(), Some("customer.example"));
     assert!(known.offers.expect("offers").pipelining);
+}
+
+#[test]
+fn an_unknown_client_is_tried_with_one_message_and_then_trusted() {
+    let everything = ["PIPELINING", "CHUNKING", "8BITMIME"];
+    let mut place = Place::default();
+    for round in 0..2 {
+        place.put_many(3);
+        let (ours, theirs) = pair(Traits::default(), Traits::default());
+        let drain = place.drain(ours, true);
+        let clock = place.clock.clone();
+        let serving = place.spawn(Server::offering(&everything).serve(theirs, clock));
+        let (last, taken) = place.run(futures::future::join(drain, serving));
+        assert_eq!((last.ended.as_str(), last.messages), ("quit", 3));
+        let (data, bdat) = (count(&taken.commands, "DATA"), count(&taken.commands, "BDAT"));
+        // By DATA, alone; then as fast as the server allows, and the next time from the start.
+        assert_eq!((data, bdat), if round == 0 { (1, 2) } else { (0, 3) });
+        assert_eq!(place.office.servers.learnt_profile(&customer_name()), ClientProfile::Standard);
+    }
+    // Another client may come one day: what was learnt is learnt anew.
+    place.put_many(2);
+    let (last, delivered, spent) = fetchmail_over_tls(&mut place);
+    assert_eq!((last.ended.as_str(), delivered, spent), ("timeout", 0, 90));
+    let learnt = place.office.servers.learnt_profile(&customer_name());
+    assert_eq!(learnt, ClientProfile::FetchmailTls);
+}
+
+#[test]
+fn the_pace_of_noop_and_the_patience_with_a_stall_are_settings() {
+    let mut place = Place::with(holding(1_000_000), Window::default());
+    let mut policy = restante::provider::Policy::clone(&place.office.policy());
+    (policy.noop_after, policy.stall_after) = (Seconds(5), Seconds(7));
+    place.office.set_policy(policy);
+    place.put_many(1);
+    let (last, taken) = place.drain_to(Server::default());
+    assert_eq!((last.ended.as_str(), noops(&taken.commands)), ("quit", 8));
+    assert_eq!(place.clock.now().as_secs(), 9 * 5);
+    place.put_many(1);
+    let (last, _, spent) = fetchmail_over_tls(&mut place);
+    assert_eq!((last.ended.as_str(), spent), ("timeout", 7));
+}
+
+fn count(commands: &[String], verb: &str) -> usize {
+    commands.iter().filter(|command| command.starts_with(verb)).count()
 }
 
 #[test]

@@ -100,6 +100,42 @@ fn e6_without_descriptors_it_waits_and_recovers() {
     }
 }
 
+#[test]
+fn e6_a_flood_leaves_descriptors_for_the_control_socket_and_for_running_drains() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut provider = Provider::prepare(folder.path(), "[limits]\nsessions_per_address = 1000\n");
+    provider.add_customer("acme", "example.com", "a password of acme");
+    let mut command = Command::new("bash");
+    command.args(["-c", "ulimit -n 96; exec \"$0\" \"$@\"", support::program()]);
+    provider.start_by(command);
+    for number in 0..5 {
+        let mut peer = in_data(&provider);
+        peer.say(format!("Subject: {number}\r\n\r\nx\r\n.\r\n"));
+        peer.expect("250");
+        peer.ask("QUIT", "221");
+    }
+    let mut drain = greeted(&provider, "odmr");
+    drain.cram("acme", "a password of acme");
+    drain.ask("ATRN", "250");
+    let addresses = ["mx", "odmr"].map(|listener| provider.address(listener));
+    let flood: Vec<std::net::TcpStream> = (0..300)
+        .map(|n| std::net::TcpStream::connect(&addresses[n % 2]).expect("the backlog"))
+        .collect();
+    // The door is full: whoever comes now is sent away.
+    let mut late = provider.connect("mx");
+    late.expect("421");
+    // The control socket answers, and the drain goes on to its end: bodies are opened, marks are made.
+    assert!(provider.json(&["status"])["sessions"]["mx"].as_u64().is_some_and(|n| n > 4));
+    let taken = support::sink(&mut drain, &support::Sink { keywords: &["8BITMIME"], keep: true });
+    assert_eq!(taken.len(), 5);
+    assert!(!provider.log().contains("accept-failed"), "{}", provider.log());
+    drop(flood);
+    let deadline = Instant::now() + PATIENCE;
+    while !provider.connect("mx").line().starts_with("220") {
+        assert!(Instant::now() < deadline, "it does not recover");
+    }
+}
+
 /// Processor time of a process, in hundredths of a second.
 fn processor_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("Linux");
@@ -118,6 +154,97 @@ fn e7_below_the_reserve_new_mail_is_for_later() {
     let mut peer = greeted(&provider, "odmr");
     peer.cram("acme", "a password of acme");
     peer.ask("ATRN", "453");
+}
+
+/// A small file system of its own, gone with the value.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// `None` where we may not mount anything.
+    fn mount(folder: &Path) -> Option<Self> {
+        std::fs::create_dir_all(folder).expect("made");
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m,mode=0700", "small"])
+            .arg(folder)
+            .stderr(Stdio::null())
+            .status();
+        done.is_ok_and(|status| status.success()).then(|| Self(folder.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the provider may still be ending.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Sends until there is no room; how many messages were taken.
+fn send_until_full(provider: &Provider, content: &str) -> usize {
+    let mut taken = 0;
+    while taken < 1000 {
+        let mut peer = greeted(provider, "mx");
+        peer.say("MAIL FROM:<a@b.example>\r\n");
+        let reply = peer.line();
+        if reply.starts_with("452") {
+            return taken;
+        }
+        assert!(reply.starts_with("250"), "{reply}");
+        peer.ask("RCPT TO:<x@example.com>", "250");
+        peer.say("DATA\r\n");
+        let mut reply = peer.line();
+        if reply.starts_with("354") {
+            peer.say(content);
+            reply = peer.line();
+        }
+        if !reply.starts_with("250") {
+            assert!(reply.starts_with("45"), "{reply}");
+            return taken;
+        }
+        taken += 1;
+    }
+    panic!("it was never full");
+}
+
+#[test]
+fn e7_a_disk_that_is_full_refuses_mail_drains_and_recovers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(_disk) = SmallDisk::mount(&folder.path().join("data")) else {
+        println!("not tried: this user may not mount a small disk");
+        return;
+    };
+    let provider = started(folder.path(), "[limits]\ndisk_free_min = \"1 MiB\"\n");
+    let line = format!("{}\r\n", "x".repeat(76));
+    let content = format!("{}.\r\n", line.repeat((200 << 10) / line.len()));
+    let taken = send_until_full(&provider, &content);
+    assert!(taken > 10, "{taken}");
+    // Somebody else takes the rest of the disk: now not even the reserve is there.
+    let filler = folder.path().join("data").join("filler");
+    let _ = std::fs::write(&filler, vec![7; 24 << 20]);
+    assert_eq!(send_until_full(&provider, &content), 0);
+    let mut customer = greeted(&provider, "odmr");
+    customer.cram("acme", "a password of acme");
+    customer.ask("ATRN", "250");
+    let all = support::Sink { keywords: &["8BITMIME", "PIPELINING"], keep: true };
+    let drained = support::sink(&mut customer, &all);
+    assert_eq!(drained.len(), taken, "all that was acknowledged, and once");
+    assert!(drained.iter().all(|one| one.content.ends_with(line.as_bytes())));
+    std::fs::remove_file(&filler).expect("removed");
+    // Reception comes back by itself.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut peer = greeted(&provider, "mx");
+        peer.say("MAIL FROM:<a@b.example>\r\n");
+        if peer.line().starts_with("250") {
+            peer.ask("RCPT TO:<x@example.com>", "250");
+            peer.ask("DATA", "354");
+            peer.say("x\r\n.\r\n");
+            peer.expect("250");
+            break;
+        }
+        assert!(Instant::now() < deadline, "no mail is taken any more: {}", provider.log());
+    }
+    assert!(!provider.log().contains("panicked"), "{}", provider.log());
 }
 
 #[test]
@@ -186,6 +313,37 @@ fn what_lasts_is_for_its_owner_only_and_no_program_is_started() {
     let pid = provider.pid();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     assert_eq!(children.unwrap_or_default(), "");
+}
+
+#[test]
+fn an_ordinary_user_is_enough() {
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut provider = Provider::prepare(folder.path(), "");
+    // Root becomes somebody else for it; everybody else is an ordinary user already.
+    let program = folder.path().join("restante");
+    std::fs::copy(support::program(), &program).expect("copied");
+    let mut command = Command::new(&program);
+    if rustix::process::geteuid().is_root() {
+        for name in ["", "restante", "restante.toml", "certificate.pem", "key.pem"] {
+            let path = folder.path().join(name);
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("given away");
+        }
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    provider.start_by(command);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", provider.pid()));
+    let status = status.expect("Linux");
+    assert!(!status.contains("\nUid:\t0\t"), "{status}");
+    assert!(status.contains("\nCapEff:\t0000000000000000\n"), "{status}");
+    provider.add_customer("acme", "example.com", "a password of acme");
+    let mut peer = in_data(&provider);
+    peer.say("x\r\n.\r\n");
+    peer.expect("250");
+    let mut peer = greeted(&provider, "odmr");
+    peer.cram("acme", "a password of acme");
+    peer.ask("ATRN", "250");
 }
 
 #[test]

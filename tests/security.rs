@@ -33,7 +33,37 @@ fn every_row_is_there_once() {
     }
     wanted.extend((1..=32).map(|number| number.to_string()));
     let found: Vec<String> = rows(&document()).into_iter().map(|(row, _)| row).collect();
-    assert_eq!(found, wanted);
+    assert_eq!(found[..wanted.len()], wanted);
+    // Behind them stand promises with names of their own, each once.
+    let mut promises = found[wanted.len()..].to_vec();
+    assert!(promises.len() > 15, "{promises:?}");
+    promises.sort();
+    promises.dedup();
+    assert_eq!(promises.len(), found.len() - wanted.len());
+}
+
+/// A test that is called after a row stands in that row.
+#[test]
+fn every_test_of_a_row_is_named_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let rows = rows(&document());
+    let mut count = 0;
+    for entry in std::fs::read_dir(root).expect("tests") {
+        let path = entry.expect("an entry").path();
+        let file = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if !file.starts_with("hostile_") || !file.ends_with(".rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("text");
+        for test in text.split("#[test]\nfn ").skip(1).filter_map(|part| part.split('(').next()) {
+            let row = test.split('_').next().unwrap_or_default().to_uppercase();
+            if let Some((_, shown)) = rows.iter().find(|(name, _)| *name == row) {
+                assert!(shown.contains(&format!("tests/{file}: {test}")), "{row}: {file}: {test}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 80, "{count}");
 }
 
 #[test]

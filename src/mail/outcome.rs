@@ -7,8 +7,8 @@
 pub struct ReplyText(Box<str>);
 
 impl ReplyText {
-    /// Longest text kept, in octets.
-    pub const BYTES_MAX: usize = 512;
+    /// Longest text kept, in octets: four lines of the longest that RFC 5321 §4.5.3.1.5 knows.
+    pub const BYTES_MAX: usize = 2048;
 
     /// Cleans whatever a peer said: control characters, bidirectional marks and line ends become `?`, the rest
     /// is cut at a character border.

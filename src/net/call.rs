@@ -219,7 +219,11 @@ async fn addresses_of_host(host: &str, port: u16) -> Result<Vec<SocketAddr>, Cal
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
     let found = dial::addresses(host, port).await;
-    let found = found.map_err(|error| CallError::Later(format!("{host}: {error}")))?;
+    usable(host, found.map_err(|error| CallError::Later(format!("{host}: {error}")))?)
+}
+
+/// Those of a name's addresses that may be called.
+fn usable(host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, CallError> {
     let is_local = host == "localhost" || host.ends_with(".localhost");
     let usable: Vec<SocketAddr> =
         found.into_iter().filter(|a| is_local || route::is_elsewhere(a.ip())).collect();
@@ -334,4 +338,28 @@ fn check_key(identity: &Identity, facts: &TlsFacts) -> Result<(), String> {
     let Identity::Keys(keys) = identity else { return Ok(()) };
     let is_known = facts.peer_key.as_ref().is_some_and(|key| keys.contains(key));
     if is_known { Ok(()) } else { Err("the server's key is none of the pinned ones".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d10_a_name_that_points_into_our_machine_is_not_followed() {
+        let address = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        let far = [address("192.0.2.7:25"), address("[2001:db8::7]:25")];
+        for near in ["127.0.0.1:25", "169.254.169.254:25", "0.0.0.0:25", "[::1]:25", "[fe80::1]:25"]
+        {
+            let near = address(near);
+            assert!(usable("mail.customer.example", vec![near]).is_err(), "{near}");
+            let some = usable("mail.customer.example", vec![near, far[0], far[1]]);
+            assert_eq!(some.expect("some"), far, "{near}");
+        }
+        // Unless the operator says so: by the name, or by the number.
+        let own = vec![address("127.0.0.1:25")];
+        assert_eq!(usable("localhost", own.clone()).expect("local"), own);
+        assert!(usable("localhost.customer.example", own.clone()).is_err());
+        let number = futures::executor::block_on(addresses_of_host("127.0.0.1", 25));
+        assert_eq!(number.expect("a number"), own);
+    }
 }

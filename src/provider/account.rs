@@ -4,7 +4,11 @@
 //! cost the same (RFC 4954 §6): for a name that nobody has, a dummy credential goes through the same motions.
 
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::lock::{Mutex, MutexGuard};
 
 use super::office::Office;
 use crate::mail::{Account, Credential, Customer, Domain, Login, Secret, TlsFacts};
@@ -82,7 +86,10 @@ async fn verdict(
         proof => {
             let Known { owner, credential } = known(office, &request.name).await?;
             let is_right = match proof {
-                Proof::Password(password) => is_password(password, credential).await,
+                Proof::Password(password) => {
+                    let _turn = office.derivations.turn().await;
+                    is_password(password, credential).await
+                }
                 // What was proved holds only while the credential is there.
                 Proof::Proven(login) => owner.as_ref().is_some_and(|(own, _)| *own == login),
                 Proof::Wrong | Proof::Certificate => false,
@@ -101,6 +108,29 @@ async fn verdict(
         domains: customer.domains.clone(),
         require_tls: customer.settings.require_tls.unwrap_or(false),
     }))
+}
+
+/// How many passwords are computed at once: half of the processors at most. Anybody may start a computation by saying a
+/// password, and a thousand at once would leave the processors to guessers alone.
+pub(super) struct Derivations {
+    places: Vec<Mutex<()>>,
+    next: AtomicUsize,
+}
+
+impl Default for Derivations {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let places = (0..(processors / 2).max(1)).map(|_| Mutex::new(())).collect();
+        Self { places, next: AtomicUsize::new(0) }
+    }
+}
+
+impl Derivations {
+    /// Waits for a place, which is free again when the answer is dropped.
+    async fn turn(&self) -> MutexGuard<'_, ()> {
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.places.len();
+        self.places[place].lock().await
+    }
 }
 
 /// PLAIN: derives the key from the password on a thread of its own, also for a name that nobody has.
@@ -149,4 +179,30 @@ fn stands_for(tls: &TlsFacts, customer: &Customer) -> bool {
         by_name || names.into_iter().any(|name| customer.domains.contains(&name))
     });
     is_pinned || is_named
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn half_of_the_processors_compute_passwords_at_most() {
+        let derivations = Arc::new(Derivations::default());
+        let most = derivations.places.len();
+        let (busy, seen) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..most * 4 {
+                scope.spawn(|| {
+                    let _turn = futures::executor::block_on(derivations.turn());
+                    seen.fetch_max(busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::park_timeout(Duration::from_millis(5));
+                    busy.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        assert!((1..=most).contains(&seen.load(Ordering::SeqCst)));
+        assert!(most <= std::thread::available_parallelism().map_or(1, NonZero::get));
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::abuse::Abuse;
+use super::account::Derivations;
 use super::age::Age;
 use super::bell::Bell;
 use super::board::Board;
@@ -37,6 +38,8 @@ pub struct Office {
     pub outgoing: Bell<Flush>,
     /// What the customers' servers last announced.
     pub servers: Servers,
+    /// Places for the computing of passwords.
+    pub(super) derivations: Derivations,
     /// Who watches sessions.
     pub watch: Watch,
     age: Age,
@@ -70,6 +73,7 @@ impl Office {
             flushes: Bell::default(),
             outgoing: Bell::default(),
             servers: Servers::default(),
+            derivations: Derivations::default(),
             watch: Watch::default(),
             age,
             policy,

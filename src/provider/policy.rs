@@ -39,6 +39,10 @@ pub struct Policy {
     pub tls_available: bool,
     /// `wait-for-mail` and `hold-open` for customers that set none.
     pub drain: Durations,
+    /// Silence on a held connection after which NOOP is said.
+    pub noop_after: Seconds,
+    /// Silence in a group of commands, under TLS, that tells a client which reads one line of each record.
+    pub stall_after: Seconds,
     /// Pauses between attempts of the ETRN path, the last repeats; `None`: ETRN is off.
     pub etrn: Option<Vec<Seconds>>,
     /// The way out for reports.
@@ -73,6 +77,8 @@ impl Policy {
             turns_per_minute: 120,
             tls_available: false,
             drain: Durations { wait_for_mail: Some(Seconds(0)), hold_open: Some(Seconds(0)) },
+            noop_after: Seconds(240),
+            stall_after: Seconds(90),
             etrn: Some([60, 300, 900, 3600].map(Seconds).to_vec()),
             relay: Relay::default(),
             window: Window::default(),
@@ -114,6 +120,20 @@ impl Policy {
         self.proxy_from.iter().any(|network| network.contains(peer))
     }
 
+    /// The rules of a drain that belongs to no customer: on the way out, everybody is an ordinary server.
+    #[must_use]
+    pub fn relay_rules(&self) -> DrainRules {
+        DrainRules {
+            wait_for_mail: Duration::ZERO,
+            hold_open: Duration::ZERO,
+            profile: ClientProfile::Standard,
+            rejects: RejectPolicy::default(),
+            window: self.window,
+            noop_after: self.noop_after.into(),
+            stall_after: self.stall_after.into(),
+        }
+    }
+
     /// The rules of one customer's drains: its own settings over ours.
     #[must_use]
     pub fn drain_rules(&self, customer: &Customer) -> DrainRules {
@@ -127,6 +147,8 @@ impl Policy {
             profile: own.client_profile.unwrap_or_default(),
             rejects: own.reject_policy.unwrap_or_default(),
             window: self.window,
+            noop_after: self.noop_after.into(),
+            stall_after: self.stall_after.into(),
         }
     }
 }
@@ -192,7 +214,7 @@ impl Default for Window {
 }
 
 /// How one customer is drained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainRules {
     /// How long ATRN on empty queues may hold its reply.
     pub wait_for_mail: Duration,
@@ -204,4 +226,8 @@ pub struct DrainRules {
     pub rejects: RejectPolicy,
     /// How much may be in doubt after a cut.
     pub window: Window,
+    /// Silence on a held connection after which NOOP is said.
+    pub noop_after: Duration,
+    /// Silence in a group of commands, under TLS, that tells a client which reads one line of each record.
+    pub stall_after: Duration,
 }

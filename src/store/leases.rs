@@ -74,9 +74,19 @@ impl Leases {
         Ok(LeaseAnswer::Granted(Lease::granted(request.customer, domains, token)))
     }
 
+    /// Whether one of these queues was given to somebody who did not hand it back, by right or no more.
+    pub(crate) fn is_given(&self, domains: &[Domain]) -> bool {
+        domains.iter().any(|domain| self.queues.contains_key(domain))
+    }
+
     /// Whether the lease is still its holder's.
     pub(crate) fn is_held(&self, lease: &Lease, now: Duration) -> bool {
-        self.holders.get(&lease.token()).is_some_and(|h| now < h.ends)
+        self.is_valid(lease.token(), now)
+    }
+
+    /// The same for its fencing token.
+    pub(crate) fn is_valid(&self, token: u64, now: Duration) -> bool {
+        self.holders.get(&token).is_some_and(|h| now < h.ends)
     }
 
     /// Starts its clock anew; false if it is lost.

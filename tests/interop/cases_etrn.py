@@ -98,6 +98,11 @@ def report_through_postfix(ground):
     sending.by_swaks(ground, provider.mx, [never])
     provider.command("flush", "demo.example")
 
+    expect_report(provider, relay)
+
+
+def expect_report(provider, relay):
+    """Waits for the one report in the mailbox behind `relay`, and reads all of it as Python does."""
     def delivered():
         folder = os.path.join(relay.box.folder, "new")
         return [os.path.join(folder, name) for name in os.listdir(folder)] if os.path.isdir(folder) else []

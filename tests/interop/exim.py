@@ -5,6 +5,7 @@ The binary is unpacked from Debian's package by `packages`, since Postfix's pack
 
 import os
 import pwd
+import shutil
 
 from ground import check, free_ports, is_listening, wait_until
 from messages import Box
@@ -26,19 +27,19 @@ daemon_smtp_ports = {port}
 disable_ipv6
 host_lookup =
 rfc1413_query_timeout = 0s
-tls_advertise_hosts =
+{tls}
 accept_8bitmime
 message_size_limit = 100M
 check_spool_space = 0
 smtp_accept_queue_per_connection = 0
-deliver_drop_privilege
+{more}deliver_drop_privilege
 untrusted_set_sender = *
 acl_smtp_rcpt = check_rcpt
 acl_smtp_data = accept
 
 begin acl
 check_rcpt:
-  defer local_parts = later
+{login}{slow}  defer local_parts = later
         message = 450 4.2.1 come again later
   deny local_parts = never
        message = 550 5.1.1 nobody of this name
@@ -65,30 +66,61 @@ box:
 """
 
 
+TLS = """tls_advertise_hosts = *
+tls_certificate = {tls}/server.pem
+tls_privatekey = {tls}/server.key
+auth_advertise_hosts = ${{if eq{{$tls_in_cipher}}{{}}{{}}{{*}}}}"""
+
+LOGIN = """
+begin authenticators
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  server_condition = ${{if and{{{{eq{{$auth2}}{{{name}}}}}{{eq{{$auth3}}{{{password}}}}}}}}}
+  server_set_id = $auth2
+"""
+
+
 class Exim:
     """One instance."""
 
     name = "exim"
 
-    def __init__(self, ground, folder):
+    def __init__(self, ground, folder, port=None, tls=None, seconds=0, login=None, more=""):
         self.ground = ground
         self.folder = ground.path(folder)
-        self.port = free_ports(1)[0]
+        self.port = port or free_ports(1)[0]
         self.box = Box(os.path.join(self.folder, "box"))
         self.process = None
         owner = pwd.getpwnam("Debian-exim")
         for part in ("", "spool", "log", "box"):
             os.makedirs(os.path.join(self.folder, part), 0o755, exist_ok=True)
             os.chown(os.path.join(self.folder, part), owner.pw_uid, owner.pw_gid)
+        if tls:
+            # Exim reads its key as its own user.
+            own = os.path.join(self.folder, "tls")
+            shutil.copytree(tls, own)
+            for part in (own, *(os.path.join(own, name) for name in os.listdir(own))):
+                os.chown(part, owner.pw_uid, owner.pw_gid)
+            tls = own
         # Owned by root: Exim refuses a configuration that another user could have written.
-        self.configuration = ground.write(
-            f"{folder}/exim.conf",
-            CONFIGURATION.format(exim=os.path.abspath(EXIM), folder=self.folder, port=self.port))
+        text = CONFIGURATION.format(
+            exim=os.path.abspath(EXIM), folder=self.folder, port=self.port, more=more,
+            tls=TLS.format(tls=tls) if tls else "tls_advertise_hosts =",
+            login="  deny !authenticated = *\n       message = 550 5.7.1 log in first\n" if login else "",
+            slow=f"  warn delay = {seconds}s\n" if seconds else "")
+        if login:
+            text += LOGIN.format(name=login[0], password=login[1])
+        self.configuration = ground.write(f"{folder}/exim.conf", text)
 
     @classmethod
-    def behind(cls, ground, folder="exim-behind"):
-        """The customer's server: takes mail for demo.example and second.example."""
-        return cls(ground, folder)
+    def behind(cls, ground, folder="exim-behind", **how):
+        """The customer's server: takes mail for demo.example and second.example.
+
+        `tls` is the folder of its certificate, `seconds` how long it thinks about each recipient, `login` the name and
+        password of the only one who may send, `more` goes among its main options.
+        """
+        return cls(ground, folder, **how)
 
     def start(self):
         """Starts it and waits until it listens."""

@@ -15,8 +15,10 @@ from registry import CASES
 import cases_volume  # noqa: F401
 import cases_mail  # noqa: F401
 import cases_etrn  # noqa: F401
+import cases_wayout  # noqa: F401
 import cases_failure  # noqa: F401
 import cases_fetch  # noqa: F401
+import cases_hold  # noqa: F401
 import cases_quickstart  # noqa: F401
 import cases_recipes  # noqa: F401
 

@@ -51,8 +51,26 @@ virtual_mailbox_base = {folder}
 virtual_mailbox_maps = static:box/
 virtual_uid_maps = static:{uid}
 virtual_gid_maps = static:{gid}
-smtpd_recipient_restrictions = check_recipient_access inline:{{{refusals}}}, permit_mynetworks, reject
+smtpd_recipient_restrictions = {slow}check_recipient_access inline:{{{refusals}}}, permit_mynetworks, reject
 smtpd_relay_restrictions = permit_mynetworks, reject
+"""
+
+TLS = """
+smtpd_tls_security_level = may
+smtpd_tls_chain_files = {tls}/server.key, {tls}/server.pem
+smtpd_tls_loglevel = 1
+"""
+
+# Login by a Dovecot, and mail only for those who are logged in and under TLS.
+SASL = """
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {sasl}
+smtpd_tls_auth_only = yes
+smtpd_sasl_security_options = noanonymous
+mynetworks = 192.0.2.0/24
+smtpd_recipient_restrictions = permit_sasl_authenticated, reject
+smtpd_relay_restrictions = permit_sasl_authenticated, reject
 """
 
 SENDER = """
@@ -114,13 +132,21 @@ class Postfix:
             raise Failed(f"postfix check: {output}{errors}")
 
     @classmethod
-    def behind(cls, ground, folder="postfix-behind"):
-        """The customer's server: takes mail for demo.example and second.example."""
+    def behind(cls, ground, folder="postfix-behind", port=None, tls=None, seconds=0, sasl=None, more=""):
+        """The customer's server: takes mail for demo.example and second.example.
+
+        `tls` is the folder of its certificate, `seconds` how long it thinks about each recipient, `sasl` the socket of a
+        Dovecot that knows the logins, without which it then takes nothing, `more` goes into its main.cf.
+        """
         refusals = ", ".join(f"{{{to}@demo.example = {reply}}}" for to, reply in (
             ("later", "450 4.2.1 come again later"), ("never", "550 5.1.1 nobody of this name")))
         text = MAIN.replace("{hostname}", "mail.demo.example") + BEHIND.replace("{refusals}", refusals.replace(
-            "{", "{{").replace("}", "}}"))
-        return cls(ground, folder, free_ports(1)[0], text)
+            "{", "{{").replace("}", "}}")).replace("{slow}", f"sleep {seconds}, " if seconds else "")
+        if tls:
+            text += TLS.replace("{tls}", tls)
+        if sasl:
+            text += SASL.replace("{sasl}", sasl)
+        return cls(ground, folder, port or free_ports(1)[0], text + more)
 
     @classmethod
     def sender(cls, ground, mx_port, folder="postfix-sender"):

@@ -56,8 +56,9 @@ class Provider:
         return output
 
     def start(self):
-        """Starts it and waits until every port takes connections."""
-        self.process = self.ground.start([BINARY, "serve", "-c", self.configuration], "restante.out")
+        """Starts it and waits until every port takes connections. The case's own authority is the system's for it."""
+        environment = dict(os.environ, SSL_CERT_FILE=self.certificate)
+        self.process = self.ground.start([BINARY, "serve", "-c", self.configuration], "restante.out", env=environment)
         wait_until(lambda: self.is_up(), 20, f"restante serve to listen: {shorten(self.log())}")
         return self
 
@@ -69,6 +70,10 @@ class Provider:
     def stop(self):
         """Ends it as a service manager does."""
         self.ground.end(self.process)
+
+    def reload(self):
+        """SIGHUP, as `systemctl reload` sends it."""
+        self.process.send_signal(signal.SIGHUP)
 
     def kill(self):
         """Ends it as a power cut ends a process."""

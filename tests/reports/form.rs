@@ -84,6 +84,27 @@ fn every_field_of_a_failure() {
     assert!(!text.contains("secret body"));
 }
 
+// covers: N-24
+#[test]
+fn a_report_names_no_other_customer() {
+    let house = House::new();
+    let both = vec![
+        recipient("a@acme.example", None, None),
+        recipient("b@other.example", None, Some("rfc822;b@other.example")),
+    ];
+    let id = house.mail("t@foo.example", both);
+    house.settle("acme", vec![(id, 0, failed("550 5.1.1 no such user"))]);
+    house.report();
+    let (head, text) = house.only_report();
+    assert!(text.contains("a@acme.example") && !text.contains("other"), "{text}");
+    house.settle_relay(head.id);
+    // The other customer's refusal is a report of its own, which does not name the first.
+    house.settle("other", vec![(id, 1, failed("550 5.1.1 nor here"))]);
+    house.report();
+    let (_, text) = house.only_report();
+    assert!(text.contains("b@other.example") && !text.contains("acme"), "{text}");
+}
+
 // covers: N-11
 #[test]
 fn the_whole_message_where_it_was_asked_for() {
@@ -111,7 +132,7 @@ fn the_whole_message_where_it_was_asked_for() {
     }
 }
 
-// covers: H5
+// covers: H5, R-14
 #[test]
 fn nothing_that_a_server_said_breaks_out_of_its_field() {
     let hostile =
@@ -125,6 +146,23 @@ fn nothing_that_a_server_said_breaks_out_of_its_field() {
     assert!(code.is_ascii() && code.starts_with("smtp; 550 5.1.1 ?[2J"), "{code}");
     assert!(report.text.split("\r\n").all(|line| line.len() <= 998));
     assert!(!report.text.contains('\x1b') && !report.text.contains("\r\nX: y"));
+}
+
+// covers: N-13, R-11
+/// A reply of many lines comes back whole, and one without end is cut.
+#[test]
+fn the_whole_reply_is_told() {
+    let long: Vec<String> =
+        (1..=20).map(|n| format!("5.7.1 line {n} of a long explanation")).collect();
+    let reply = format!("550 {}", long.join(" "));
+    assert!(reply.len() > 700);
+    let (_house, report) = one_failure(&reply);
+    let groups = groups(&parts(&report.text)[1].1);
+    let code = field(&groups[1], "Diagnostic-Code").expect("there");
+    assert_eq!(code, format!("smtp; {reply}"));
+    let (_house, report) = one_failure(&format!("550 5.7.1 {}", "x".repeat(5000)));
+    assert!(report.text.split("\r\n").all(|line| line.len() <= 998));
+    assert_eq!(parts(&report.text).len(), 3);
 }
 
 // covers: N-18, U-01

@@ -151,6 +151,10 @@ pub(crate) enum Fault {
     Short,
     /// No room; for writes and new files only.
     Full,
+    /// The call takes its time, and then succeeds.
+    Delay,
+    /// The first sync of a file from there on fails; what was to be synced is forgotten.
+    Sync,
 }
 
 type Watch = Box<dyn FnMut(&Files) + Send>;
@@ -160,6 +164,7 @@ struct State {
     files: Files,
     calls: u64,
     fault: Option<(u64, Fault)>,
+    struck: bool,
     watch: Option<Watch>,
     room: Option<u64>,
 }
@@ -190,9 +195,11 @@ impl MemoryDisk {
         let mut state = self.lock();
         state.fault = Some((state.calls + n, fault));
     }
-    /// Nothing fails any more.
-    pub(crate) fn mend(&self) {
-        self.lock().fault = None;
+    /// Nothing fails any more. Answers whether something did.
+    pub(crate) fn mend(&self) -> bool {
+        let mut state = self.lock();
+        state.fault = None;
+        std::mem::take(&mut state.struck)
     }
     /// Shows the files after each call that changes something.
     pub(crate) fn watch(&self, watch: impl FnMut(&Files) + Send + 'static) {
@@ -217,7 +224,15 @@ impl State {
     /// Counts a call; the fault that strikes it, if one does.
     fn call(&mut self) -> Option<Fault> {
         self.calls += 1;
-        self.fault.filter(|(at, _)| *at == self.calls).map(|(_, fault)| fault)
+        let (_, fault) = self.fault.filter(|(at, _)| *at == self.calls)?;
+        if fault == Fault::Delay {
+            self.struck = true;
+            // Long for a disk; whoever waits for it waits, and nobody takes it for an error.
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            return None;
+        }
+        self.struck |= fault != Fault::Sync;
+        Some(fault).filter(|fault| *fault != Fault::Sync)
     }
     fn seen(&mut self) {
         if let Some(watch) = &mut self.watch {
@@ -385,7 +400,11 @@ impl DiskFile for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
-        let fault = state.call();
+        let mut fault = state.call();
+        if state.fault.is_some_and(|(at, fault)| fault == Fault::Sync && at <= state.calls) {
+            state.struck = true;
+            fault = state.fault.take().map(|(_, fault)| fault);
+        }
         let node = state.files.nodes.get_mut(&self.node).ok_or_else(missing)?;
         if fault.is_some() {
             // The kernel says so once and drops the pages: what a careless program would then believe in.

@@ -105,10 +105,16 @@ impl Provider {
 
     /// The same with variables in its environment.
     pub fn start_with(&mut self, variables: &[(&str, &str)]) {
+        let mut command = Command::new(program());
+        command.envs(variables.iter().copied());
+        self.start_by(command);
+    }
+
+    /// The same by this command, to which the program's arguments are added.
+    pub fn start_by(&mut self, mut command: Command) {
         let log = std::fs::File::create(self.folder.join("log")).expect("a log file");
-        let child = Command::new(program())
+        let child = command
             .args(["serve", "-c", &self.config()])
-            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

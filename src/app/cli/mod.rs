@@ -58,6 +58,9 @@ pub enum Command {
         /// Where to put everything
         #[arg(default_value = "./restante-data", value_name = "DIR")]
         dir: PathBuf,
+        /// Set it up and print the commands, but do not serve
+        #[arg(long)]
+        no_serve: bool,
     },
     /// Read the configuration and say every fault with file, line and column
     Check {

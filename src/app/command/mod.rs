@@ -101,7 +101,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             doctor::run(chosen, customer, password_stdin, name_servers, &mut out)?;
         }
         Command::Serve => serve(&load(chosen)?)?,
-        Command::Quickstart { dir } => quickstart::quickstart(&dir, &mut out)?,
+        Command::Quickstart { dir, no_serve } => {
+            quickstart::quickstart(&dir, no_serve, &mut out)?;
+        }
         Command::Customer(CustomerCommand::Kit { name }) => {
             let config = load(chosen.clone())?;
             ask_with(chosen, |desk| kit::run(name, &config, desk, &mut out))?;

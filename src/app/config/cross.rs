@@ -26,6 +26,7 @@ pub(super) fn check(values: &mut Values, folder: &Path, report: &mut Report) {
     logins(values, report);
     relay(values, folder, report);
     data_dir(values, folder, report);
+    paces(values, report);
     waits(values, report);
 }
 
@@ -308,6 +309,26 @@ fn data_dir(values: &Values, folder: &Path, report: &mut Report) {
             format!("data_dir: the folder above {} does not exist", path.display()),
             format!("mkdir -p {}", path.parent().unwrap_or(&path).display()),
         );
+    }
+}
+
+/// A held connection must speak before the customer's server drops it, and nothing may be said without a pause.
+fn paces(values: &Values, report: &mut Report) {
+    for (key, usual) in [("drain.noop_after", "4m"), ("drain.stall_after", "90s")] {
+        let Some(found) = values.get(key) else { continue };
+        match found.value {
+            Value::Number(0) => report.fault(
+                found.span.clone(),
+                format!("{key} is a pause and cannot be zero"),
+                format!("the default is \"{usual}\""),
+            ),
+            Value::Number(seconds) if seconds >= 300 => report.warning(
+                found.span.clone(),
+                format!("{key} is not below 5m, the time after which Postfix and Exim drop a silent client"),
+                format!("the default is \"{usual}\""),
+            ),
+            _ => {}
+        }
     }
 }
 

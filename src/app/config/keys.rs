@@ -223,6 +223,32 @@ pub const KEYS: &[Key] = &[
         "\"0s\"",
         "How long the reversed connection stays after the last message.",
     ),
+    key(
+        "drain.window_messages",
+        Kind::Count(1, 100_000, 1),
+        "512",
+        "Messages on their way to a customer and not yet recorded; at most so many come twice after a cut.",
+    ),
+    key(
+        "drain.window_bytes",
+        Kind::Size(0),
+        "\"16 MiB\"",
+        "The same in octets of their contents; a larger message travels alone.",
+    ),
+    key(
+        "drain.noop_after",
+        Kind::Time,
+        "\"4m\"",
+        "Silence on such a connection after which NOOP is said; below the idle limit of customers' servers (Postfix, \
+         Exim: 5m).",
+    ),
+    key(
+        "drain.stall_after",
+        Kind::Time,
+        "\"90s\"",
+        "Silence in the middle of a group of commands, under TLS, after which `client-profile auto` takes the \
+         client for one that reads a line of each record only.",
+    ),
     key("etrn.enabled", Kind::Bool, "true", "Offer ETRN to customers with an `etrn-host`."),
     key(
         "etrn.retry",

@@ -393,6 +393,12 @@ impl Pick<'_> {
             wait_for_mail: Some(Seconds(self.number("drain.wait_for_mail"))),
             hold_open: Some(Seconds(self.number("drain.hold_open"))),
         };
+        policy.window = policy::Window {
+            messages: self.number("drain.window_messages"),
+            bytes: self.number("drain.window_bytes"),
+        };
+        policy.noop_after = Seconds(self.number("drain.noop_after"));
+        policy.stall_after = Seconds(self.number("drain.stall_after"));
         policy.turns_per_minute = small("limits.turns_per_minute");
         policy.odmr_from = self.networks("listen.odmr_from");
         policy.proxy_from = self.networks("listen.proxy_from");

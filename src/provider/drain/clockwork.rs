@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::provider::policy::DrainRules;
 use crate::provider::world::World;
 
 /// How long the wire may take for a block of [`BLOCK_BYTES`] (RFC 5321 §4.5.3.2.5).
@@ -18,8 +19,8 @@ const BLOCK_SECONDS_MAX: Duration = Duration::from_secs(3 * 60);
 const BLOCK_BYTES: usize = 64 << 10;
 /// A drain with progress renews its lease this often.
 const RENEW_EVERY: Duration = Duration::from_secs(15);
-/// A held connection speaks after this silence: Postfix and Exim drop one that is silent for 300 s.
-const NOOP_AFTER: Duration = Duration::from_secs(240);
+/// A held connection speaks no more often than this, whatever the configuration says.
+const PACE_MIN: Duration = Duration::from_secs(1);
 /// NOOPs on one connection: Exim drops a client at the tenth command that is not about mail.
 const NOOPS_MAX: u32 = 8;
 
@@ -43,6 +44,8 @@ pub(super) struct Clockwork {
     unblocked: usize,
     renewed: Duration,
     hold_open: Duration,
+    /// A held connection speaks after this silence.
+    noop_after: Duration,
     /// Since when the queues are empty and nothing is said.
     idle_since: Option<Duration>,
     /// When the hold began; it begins anew with each message.
@@ -52,14 +55,15 @@ pub(super) struct Clockwork {
 }
 
 impl Clockwork {
-    pub(super) fn new(world: Arc<dyn World>, now: Duration, hold_open: Duration) -> Self {
+    pub(super) fn new(world: Arc<dyn World>, now: Duration, rules: &DrainRules) -> Self {
         Self {
             world,
             began: now,
             progress: now,
             unblocked: 0,
             renewed: now,
-            hold_open,
+            hold_open: rules.hold_open,
+            noop_after: rules.noop_after.max(PACE_MIN),
             idle_since: None,
             held_since: None,
             noops: 0,
@@ -134,7 +138,7 @@ impl Clockwork {
         if now >= held_since + self.hold_open {
             return Held::Leave;
         }
-        if now < idle_since + NOOP_AFTER {
+        if now < idle_since + self.noop_after {
             return Held::Quiet;
         }
         if self.noops >= NOOPS_MAX {
@@ -148,7 +152,7 @@ impl Clockwork {
     /// When [`Clockwork::hold`] must be asked again.
     pub(super) fn hold_ends(&self) -> Option<Duration> {
         let (held, idle) = (self.held_since?, self.idle_since?);
-        Some((held + self.hold_open).min(idle + NOOP_AFTER))
+        Some((held + self.hold_open).min(idle + self.noop_after))
     }
 
     /// Whether `at` has come; otherwise sees to being woken then. Ask with the nearest point.

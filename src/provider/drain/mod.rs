@@ -108,17 +108,25 @@ impl Drain {
     pub async fn begin(office: Arc<Office>, lease: Lease, way: Way, is_under_tls: bool) -> Self {
         let policy = office.policy();
         let customer = office.directory.customer(lease.customer()).await.ok().flatten();
-        let mut rules =
-            customer.as_deref().map(|customer| policy.drain_rules(customer)).unwrap_or_default();
+        let mut rules = match customer.as_deref() {
+            Some(customer) => policy.drain_rules(customer),
+            None => policy.relay_rules(),
+        };
+        let mut is_unknown = false;
         if rules.profile == ClientProfile::Auto {
-            rules.profile = office.servers.learnt_profile(lease.customer());
+            match office.servers.learnt_profile(lease.customer()) {
+                // It was understood once; if it no longer is, that is learnt anew.
+                ClientProfile::Standard => {}
+                ClientProfile::Auto => is_unknown = is_under_tls,
+                learnt => rules.profile = learnt,
+            }
         }
         let is_line_by_line = rules.profile == ClientProfile::FetchmailTls;
         let hostname = policy.hostname.clone();
-        let style = if is_line_by_line {
-            Style::fetchmail_tls(hostname)
-        } else {
-            Style::standard(hostname)
+        let style = match () {
+            () if is_line_by_line => Style::fetchmail_tls(hostname),
+            () if is_unknown => Style::probing(hostname),
+            () => Style::standard(hostname),
         };
         let mut outbox = Outbox::default();
         if is_line_by_line {
@@ -133,7 +141,7 @@ impl Drain {
         let now = office.world.monotonic();
         Self {
             feed: Feed::new(office.store.clone(), lease.clone()),
-            clockwork: Clockwork::new(office.world.clone(), now, rules.hold_open),
+            clockwork: Clockwork::new(office.world.clone(), now, &rules),
             started: office.world.now(),
             sender: Sender::new(style),
             office,
@@ -240,7 +248,10 @@ impl Drain {
                 }
                 Action::Fate { tag, recipient, fate } => self.books.fate(tag, recipient, fate),
                 Action::Finished(tag) => {
-                    self.has_proof = true;
+                    // What a broken connection leaves is finished, too, and proves nothing.
+                    if !self.sender.is_over() {
+                        self.proven();
+                    }
                     self.books.close(tag);
                 }
                 Action::DropBody => self.feeding = None,
@@ -248,6 +259,16 @@ impl Drain {
             }
         }
         self.actions = actions;
+    }
+
+    /// A transaction was answered in full: a client that was not known is an ordinary one.
+    fn proven(&mut self) {
+        if std::mem::replace(&mut self.has_proof, true) || !self.sender.style().probes {
+            return;
+        }
+        if self.office.servers.learn_profile(self.lease.customer(), ClientProfile::Standard) {
+            self.keep_lesson();
+        }
     }
 
     /// Begins no further message; what is under way is finished.

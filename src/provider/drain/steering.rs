@@ -22,9 +22,6 @@ const OUTBOX_BYTES_MAX: usize = 128 << 10;
 /// How long a server that lacks an extension may be mended before mail that needs it fails (requirements,
 /// section 8).
 const GRACE: u64 = 24 * 3600;
-/// Under TLS, a group of commands that was answered in part and then met silence for this long is the mark of a
-/// client that reads one line of a TLS record and forgets the rest.
-const STALL: Duration = Duration::from_secs(90);
 
 impl Drain {
     /// One step; true if something moved.
@@ -237,12 +234,14 @@ impl Drain {
         self.is_under_tls && !self.is_line_by_line && !self.has_proof
     }
 
+    /// Under TLS, a group of commands that was answered in part and then met silence is the mark of a client that
+    /// reads one line of a TLS record and forgets the rest.
     fn stall_ends(&self, is_writing: bool) -> Option<Duration> {
         let is_suspect = self.rules.profile == ClientProfile::Auto
             && self.is_unproven()
             && !is_writing
             && self.sender.is_stuck_in_group();
-        is_suspect.then(|| self.clockwork.since_progress(STALL))
+        is_suspect.then(|| self.clockwork.since_progress(self.rules.stall_after))
     }
 
     fn learn_from_stall(&mut self) {

@@ -9,6 +9,8 @@ use crate::mail::Recipient;
 
 /// Lines are folded before they grow longer than this, where there is a space to fold at.
 const LINE_BYTES: usize = 76;
+/// Longest piece of a word on a line.
+const WORD_BYTES_MAX: usize = 900;
 
 /// `+3D` back to `=` (RFC 3461 §4). `None` if it is no xtext, or hides something unprintable.
 #[must_use]
@@ -139,12 +141,27 @@ fn is_enhanced(text: &str, class: char) -> bool {
         && parts.next().is_none()
 }
 
+/// A word that no line could hold (RFC 5322 §2.1.1: 998 octets), in pieces that one can.
+pub(super) fn pieces(word: &str) -> impl Iterator<Item = &str> {
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let mut end = rest.len().min(WORD_BYTES_MAX);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (piece, more) = rest.split_at(end);
+        rest = more;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 /// `Name: value` with CRLF, folded at spaces. `value` must be one clean line.
 #[must_use]
 pub(super) fn field(name: &str, value: &str) -> String {
     let mut text = format!("{name}:");
     let mut width = text.len();
-    for word in value.split(' ').filter(|word| !word.is_empty()) {
+    let words = value.split(' ').filter(|word| !word.is_empty());
+    for word in words.flat_map(pieces) {
         if width + 1 + word.len() > LINE_BYTES && width > name.len() + 1 {
             text.push_str("\r\n");
             width = 0;
@@ -233,6 +250,9 @@ mod tests {
         assert!(lines.all(|line| line.starts_with(' ') && line.len() <= LINE_BYTES));
         let unbroken = field("X", &"a".repeat(600));
         assert_eq!(unbroken.matches("\r\n").count(), 1);
+        let endless = field("X", &"a".repeat(2000));
+        assert!(endless.split("\r\n").all(|line| line.len() <= 998), "{endless}");
+        assert_eq!(endless.matches('a').count(), 2000);
     }
 
     #[test]

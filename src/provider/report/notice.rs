@@ -269,7 +269,7 @@ pub(super) fn has_utf8_header(reverse_path: &ReversePath) -> bool {
 /// Lines of at most 78 characters, each behind `indent`.
 fn wrapped(indent: &str, text: &str) -> String {
     let (mut lines, mut line) = (String::new(), String::from(indent));
-    for word in text.split(' ') {
+    for word in text.split(' ').flat_map(fields::pieces) {
         if line.len() + word.len() > 77 && line.len() > indent.len() {
             lines.push_str(line.trim_end());
             lines.push('\n');

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 
-use super::decide::{Due, due, returns_whole};
+use super::decide::{Action, Due, due, returns_whole};
 use super::notice::{Notice, Returned, Told, has_utf8_header};
 use crate::mail::{
     BodyKind, ContentFacts, CustomerName, Envelope, ForwardPath, Notify, QueueId, Recipient,
@@ -139,14 +139,21 @@ impl Reporter {
                 Due::Wait => {}
             }
         }
-        if !silent.is_empty() {
-            self.office.store.conclude(head.id, silent, None).await?;
-        }
         if !told.is_empty() {
             match self.route(reverse_path).await? {
                 Some(route) => self.report(head, told, route).await?,
-                None => kept.extend(told.iter().map(|told| told.held)),
+                None => {
+                    // Mail that was handed on well needs no postmaster.
+                    let (failed, fine): (Vec<_>, Vec<_>) =
+                        told.iter().partition(|told| told.action == Action::Failed);
+                    kept.extend(failed.iter().map(|told| told.held));
+                    silent
+                        .extend(fine.iter().map(|told| (told.held.index, told.held.state.clone())));
+                }
             }
+        }
+        if !silent.is_empty() {
+            self.office.store.conclude(head.id, silent, None).await?;
         }
         self.keep(head, &kept).await
     }
@@ -154,7 +161,8 @@ impl Reporter {
     /// Where a report to this reverse-path goes; `None`: nowhere, the postmaster has to look.
     async fn route(&self, reverse_path: &ReversePath) -> Result<Option<Route>, StoreError> {
         let ReversePath::Mailbox(address) = reverse_path else { return Ok(None) };
-        // An address literal has no queue; its mail stays for the postmaster.
+        // Deviation (RFC 5321 §6.1): queues are named by domains, and mail to a bare address is taken nowhere any more;
+        // failed mail from an address literal stays for the postmaster.
         let Ok(to) = ForwardPath::parse(address) else { return Ok(None) };
         let policy = self.office.policy();
         let now = self.office.world.now();

@@ -16,6 +16,7 @@ mod outgoing;
 mod reply_in;
 mod script;
 mod stuffing;
+mod style;
 mod transaction;
 mod writing;
 
@@ -25,41 +26,15 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::mail::{Domain, Outcome};
+use crate::mail::Outcome;
 pub use extensions::Extensions;
 pub use outgoing::{Outgoing, Unfit, rcpt_line};
 pub use reply_in::{Malformed, PeerReply, REPLY_BYTES_MAX, REPLY_LINES_MAX, ReplyReader};
 use script::{Expected, Line, What};
 pub use stuffing::{BareLineEnd, Stuffer};
+pub use style::Style;
 use transaction::Transaction;
 use writing::Writer;
-
-/// How to speak to this customer's server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Style {
-    /// Our name in EHLO.
-    pub hostname: Domain,
-    /// Use PIPELINING where offered.
-    pub pipelining: bool,
-    /// Use CHUNKING where offered.
-    pub chunking: bool,
-    /// Each [`Action::Send`] is exactly one line: for clients that lose the rest of a TLS record.
-    pub line_by_line: bool,
-}
-
-impl Style {
-    /// An ordinary server: everything that it offers is used.
-    #[must_use]
-    pub const fn standard(hostname: Domain) -> Self {
-        Self { hostname, pipelining: true, chunking: true, line_by_line: false }
-    }
-
-    /// fetchmail over TLS: one line, one record; no pipelining, no BDAT.
-    #[must_use]
-    pub const fn fetchmail_tls(hostname: Domain) -> Self {
-        Self { hostname, pipelining: false, chunking: false, line_by_line: true }
-    }
-}
 
 /// What the caller tells the sender.
 #[derive(Debug)]
@@ -224,6 +199,8 @@ pub struct Sender {
     left: u64,
     /// RSET must go before the next MAIL.
     is_dirty: bool,
+    /// A transaction was answered to its end.
+    has_proof: bool,
     begun: u64,
     replied: u64,
     /// How it will have ended once QUIT is through.
@@ -249,6 +226,7 @@ impl Sender {
             emitted: 0,
             left: 0,
             is_dirty: false,
+            has_proof: false,
             begun: 0,
             replied: 0,
             ending: End { kind: EndKind::Quit, detail: None },
@@ -295,7 +273,8 @@ impl Sender {
     /// What it could use now.
     #[must_use]
     pub fn wants(&self) -> Want {
-        let free = self.is_pipelining() || self.expected.is_empty();
+        let goes_ahead = self.is_pipelining() && !self.is_probing();
+        let free = goes_ahead || self.expected.is_empty();
         match self.writer {
             _ if self.phase != Phase::Open || !self.script.is_empty() => Want::Nothing,
             Writer::Idle if free => Want::Message,
@@ -378,7 +357,11 @@ impl Sender {
     }
 
     fn is_chunking(&self) -> bool {
-        self.style.chunking && self.offers.chunking
+        self.style.chunking && self.offers.chunking && !self.is_probing()
+    }
+
+    fn is_probing(&self) -> bool {
+        self.style.probes && !self.has_proof
     }
 
     fn awaits(&self) -> &'static str {

@@ -239,6 +239,7 @@ impl Sender {
             if self.transactions.is_empty() {
                 self.is_dirty = !oldest.is_cleared(by_chunks);
             }
+            self.has_proof = true;
             oldest.finish(out);
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::mail::{ContentFacts, Envelope, ForwardPath, Recipient, ReversePath};
+use crate::mail::{ContentFacts, Domain, Envelope, ForwardPath, Recipient, ReversePath};
 
 fn style() -> Style {
     Style::standard(Domain::parse("mx.provider.example").expect("valid"))

@@ -4,8 +4,8 @@
 //! once; a larger one streams into a lane of its own as it comes. All file access happens on threads for
 //! blocking work. A body without its tail is nothing, so nothing has to be undone after a crash.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use crate::mail::QueueId;
@@ -17,6 +17,7 @@ use super::frame::{self, BODY_BYTES_MAX, FRAME_BYTES, HEAD_BYTES, Nonce};
 use super::record::Location;
 use super::shared::{Shared, closed};
 use super::spool::Lane;
+use super::sync::{Ordering, off};
 
 /// Bodies up to this wait in memory; also what a stream collects before it writes.
 const SMALL_BYTES_MAX: usize = 256 * 1024;
@@ -24,6 +25,9 @@ const SMALL_BYTES_MAX: usize = 256 * 1024;
 const SMALL_BYTES_PRESSED: usize = 32 * 1024;
 /// All bodies in memory together, above which each may hold little.
 const BUFFERED_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Frames read beyond the one that was asked for, in one visit to the blocking threads.
+const AHEAD_FRAMES: usize = 2;
 
 /// A body that streams.
 #[derive(Debug)]
@@ -90,7 +94,7 @@ impl Writer {
         }
         let Some(mut incoming) = self.incoming.take() else { return Ok(()) };
         let (shared, id, hint) = (self.shared.clone(), self.id, self.hint.max(self.written));
-        let (incoming, done) = blocking::unblock(move || {
+        let (incoming, done) = off(move || {
             let done = spill(&shared, &mut incoming, id, hint);
             (incoming, done)
         })
@@ -186,6 +190,20 @@ pub(crate) struct Frames {
 impl Frames {
     /// The rest of the frame that holds `place`. `Ok(None)`: not what was written.
     pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.take(|file, octets, offset| file.read_at(octets, offset))
+    }
+
+    /// The same if the system has it in memory; `None` otherwise, and also if anything is wrong with it: who waits
+    /// for the disk finds that out and says it.
+    fn next_at_once(&mut self) -> Option<Vec<u8>> {
+        let waits = || io::Error::from(io::ErrorKind::WouldBlock);
+        self.take(|file, octets, at| file.read_at_once(octets, at).ok_or_else(waits)).ok().flatten()
+    }
+
+    fn take(
+        &mut self,
+        read: impl Fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<Option<Vec<u8>>> {
         if self.place >= self.size {
             return Ok(Some(Vec::new()));
         }
@@ -193,7 +211,7 @@ impl Frames {
         let begin = number * BODY_BYTES_MAX as u64;
         let content = usize::try_from(self.size - begin).unwrap_or(usize::MAX).min(BODY_BYTES_MAX);
         let mut octets = vec![0; FRAME_BYTES + content];
-        let got = self.file.read_at(&mut octets, self.at.offset + frame::body_offset(number))?;
+        let got = read(&*self.file, &mut octets, self.at.offset + frame::body_offset(number))?;
         octets.truncate(got);
         let Ok(sound) = frame::body(&octets, &self.nonce, self.id, number) else { return Ok(None) };
         if sound.len() != content {
@@ -206,12 +224,27 @@ impl Frames {
     }
 }
 
+impl Frames {
+    /// A few frames more. What is wrong with one is found out, and said, when that one is asked for.
+    fn ahead(&mut self) -> VecDeque<Vec<u8>> {
+        let mut ready = VecDeque::new();
+        while ready.len() < AHEAD_FRAMES && self.place < self.size {
+            match self.next() {
+                Ok(Some(octets)) => ready.push_back(octets),
+                _ => break,
+            }
+        }
+        ready
+    }
+}
+
 /// The engine's [`BodyReader`].
 pub(crate) struct Reader {
     shared: Weak<Shared>,
     frames: Option<Frames>,
-    /// Read along with the opening, so that a small message costs one visit to the blocking threads.
-    first: Option<Vec<u8>>,
+    /// Read along with the opening, so that a small message costs one visit to the blocking threads, and by later
+    /// visits beyond what was asked for.
+    ready: VecDeque<Vec<u8>>,
     id: QueueId,
     size: u64,
 }
@@ -232,11 +265,11 @@ impl Reader {
             let Some((file, nonce)) = found else { continue };
             let size = entry.kept.size;
             let mut frames = Frames { file, nonce, id, at: entry.at, size, place: offset };
-            let first = Some(read(&mut frames, &Arc::downgrade(shared))?);
+            let ready = [read(&mut frames, &Arc::downgrade(shared))?].into();
             return Ok(Self {
                 shared: Arc::downgrade(shared),
                 frames: Some(frames),
-                first,
+                ready,
                 id,
                 size,
             });
@@ -259,8 +292,8 @@ impl Reader {
         let (file, nonce) = found.ok_or(StoreError::Corrupt(id))?;
         let mut frames = Frames { file, nonce, id, at, size, place: 0 };
         let shared = Arc::downgrade(shared);
-        let first = Some(read(&mut frames, &shared)?);
-        Ok(Self { shared, frames: Some(frames), first, id, size })
+        let ready = [read(&mut frames, &shared)?].into();
+        Ok(Self { shared, frames: Some(frames), ready, id, size })
     }
 }
 
@@ -281,8 +314,8 @@ fn read(frames: &mut Frames, shared: &Weak<Shared>) -> Result<Vec<u8>, StoreErro
 impl BodyReader for Reader {
     fn read(&mut self) -> Answer<'_, Vec<u8>> {
         Box::pin(async {
-            if let Some(first) = self.first.take() {
-                return Ok(first);
+            if let Some(octets) = self.ready.pop_front() {
+                return Ok(octets);
             }
             let Some(mut frames) = self.frames.take() else {
                 return Err(StoreError::Corrupt(self.id));
@@ -291,12 +324,19 @@ impl BodyReader for Reader {
                 self.frames = Some(frames);
                 return Ok(Vec::new());
             }
+            // What is in memory is not worth a visit to another thread.
+            if let Some(octets) = frames.next_at_once() {
+                self.frames = Some(frames);
+                return Ok(octets);
+            }
             let shared = self.shared.clone();
-            let (frames, octets) = blocking::unblock(move || {
+            let (frames, octets, ready) = off(move || {
                 let octets = read(&mut frames, &shared);
-                (frames, octets)
+                let ready = if octets.is_ok() { frames.ahead() } else { VecDeque::new() };
+                (frames, octets, ready)
             })
             .await;
+            self.ready = ready;
             // After damage nothing more is given; after a passing error the same place is tried again.
             if !matches!(octets, Err(StoreError::Corrupt(_))) {
                 self.frames = Some(frames);

@@ -7,8 +7,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use futures::channel::oneshot;
@@ -27,6 +25,7 @@ use super::journal::Journal;
 use super::record::{Location, Mark};
 use super::shared::{Shared, locked, reading, writing};
 use super::spool::Lane;
+use super::sync::{Ordering, Receiver, scope};
 
 /// Operations answered together at most.
 const GROUP_OPS_MAX: usize = 4096;
@@ -99,6 +98,13 @@ impl Failure {
     }
 }
 
+/// What a group does to the sums over the index.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    entries: u64,
+    digest: u64,
+}
+
 /// The committer's own parts.
 pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
@@ -161,8 +167,15 @@ impl Committer {
         let first = group.spool_first || !born.is_empty();
         let outcome = if first { self.sync(&mut group) } else { Ok(()) };
         let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
-        let outcome = outcome.and_then(|()| self.sync(&mut group));
-        let outcome = outcome.and_then(|()| self.apply(&mut group));
+        let outcome = outcome.and_then(|()| {
+            if group.only_settles() {
+                return self.sync_beside_index(&mut group);
+            }
+            self.sync(&mut group)?;
+            let sums = self.change_index(&mut group)?;
+            self.account(&mut group, sums);
+            Ok(())
+        });
         if let Err(Failure::Broken(why)) = &outcome {
             self.shared.set_broken(why);
         }
@@ -206,7 +219,7 @@ impl Committer {
         Ok(())
     }
 
-    fn sync(&mut self, group: &mut Group) -> Result<(), Failure> {
+    fn sync(&self, group: &mut Group) -> Result<(), Failure> {
         if self.shared.options.durability == Durability::Relaxed {
             return Ok(());
         }
@@ -234,12 +247,29 @@ impl Committer {
         Ok(())
     }
 
-    fn apply(&mut self, group: &mut Group) -> Result<(), Failure> {
-        let shared = self.shared.clone();
+    /// The index changes while the disk is busy. Only for verdicts: what became of mail is true whether or not it
+    /// is durable yet, so somebody who looks meanwhile sees nothing wrong, and the journal, which decides after a
+    /// power cut, was written before. Nobody is answered, counted or tidied up after before the sync has ended.
+    fn sync_beside_index(&mut self, group: &mut Group) -> Result<(), Failure> {
+        let mut writes = Group::default();
+        writes.files = std::mem::take(&mut group.files);
+        let (synced, sums) = scope(|scope| {
+            let this = &*self;
+            let syncing = scope.spawn(move || this.sync(&mut writes));
+            let sums = this.change_index(group);
+            let panicked = |_| Err(Failure::Broken("a sync panicked".into()));
+            (syncing.join().unwrap_or_else(panicked), sums)
+        });
+        synced?;
+        self.account(group, sums?);
+        Ok(())
+    }
+
+    fn change_index(&self, group: &mut Group) -> Result<Sums, Failure> {
         let stood = group.slots.iter().map(|(id, s)| (*id, s.before.as_ref().map(|(e, _)| e)));
-        let _moment = shared.snapshots.note(stood);
+        let _moment = self.shared.snapshots.note(stood);
         let mut changes = Changes::default();
-        let (mut digest, mut entries) = (0u64, 0u64);
+        let mut sums = Sums::default();
         for slot in group.slots.values() {
             let before = slot.before.as_ref().map(|(entry, _)| entry);
             let now = (!slot.now.kept.recipients.is_empty()).then_some(&slot.now);
@@ -248,8 +278,9 @@ impl Committer {
             }
             let sum = changes.replace(before, now);
             let old = slot.before.as_ref().map_or(0, |(_, digest)| *digest);
-            digest = digest.wrapping_add(sum).wrapping_sub(old);
-            entries = entries
+            sums.digest = sums.digest.wrapping_add(sum).wrapping_sub(old);
+            sums.entries = sums
+                .entries
                 .wrapping_add(u64::from(now.is_some()))
                 .wrapping_sub(u64::from(before.is_some()));
         }
@@ -264,19 +295,22 @@ impl Committer {
             let applied = guard.as_ref().map(|index| index.apply(changes.into_batch()));
             applied.unwrap_or(Ok(())).map_err(|e| Failure::Broken(e.to_string()))?;
         }
-        self.account(group);
+        Ok(sums)
+    }
+
+    /// Brings the counts in memory up to date.
+    fn account(&mut self, group: &mut Group, sums: Sums) {
+        self.tell_counts(group);
         let open = self.shared.spool.open_ends();
         let mut applied = locked(&self.shared.applied);
         applied.journal = self.journal.position();
         applied.last_segment = self.shared.spool.last_number();
         applied.open = open;
-        applied.entries = applied.entries.wrapping_add(entries);
-        applied.digest = applied.digest.wrapping_add(digest);
-        Ok(())
+        applied.entries = applied.entries.wrapping_add(sums.entries);
+        applied.digest = applied.digest.wrapping_add(sums.digest);
     }
 
-    /// Brings the counts in memory up to date.
-    fn account(&mut self, group: &mut Group) {
+    fn tell_counts(&mut self, group: &mut Group) {
         let spool = &self.shared.spool;
         let mut tally = writing(&self.shared.tally);
         for slot in group.slots.values() {
@@ -331,7 +365,7 @@ fn sync_files(files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
     match files {
         [] => Ok(()),
         [only] => only.sync(),
-        [first, others @ ..] => std::thread::scope(|scope| {
+        [first, others @ ..] => scope(|scope| {
             let others: Vec<_> =
                 others.iter().map(|file| scope.spawn(move || file.sync())).collect();
             let mut result = first.sync();

@@ -3,7 +3,6 @@
 //! Called by everybody. Nothing is decided here but where the work is done.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures::StreamExt;
 use futures::channel::oneshot;
@@ -24,6 +23,7 @@ use super::keeper;
 use super::lookup;
 use super::shared::{Shared, closed, locked, reading};
 use super::snapshot::SledSnapshot;
+use super::sync::{Ordering, off};
 use super::{Durability, SledStore};
 
 /// Messages that one operation of `apply` touches at most.
@@ -36,7 +36,7 @@ impl SledStore {
         work: impl FnOnce(&Arc<Shared>) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer<'a, T> {
         let shared = self.shared.clone();
-        Box::pin(blocking::unblock(move || work(&shared)))
+        Box::pin(off(move || work(&shared)))
     }
 
     async fn ask<T>(&self, op: impl FnOnce(Waiter<T>) -> Op) -> Result<T, StoreError> {
@@ -88,7 +88,18 @@ impl Store for SledStore {
     fn lease(&self, request: LeaseRequest) -> Answer<'_, LeaseAnswer> {
         Box::pin(async move {
             self.shared.check()?;
-            locked(&self.shared.leases).acquire(request, self.shared.now())
+            let (answer, was_given) = {
+                let mut leases = locked(&self.shared.leases);
+                let was_given = leases.is_given(&request.domains);
+                (leases.acquire(request, self.shared.now())?, was_given)
+            };
+            if was_given && matches!(answer, LeaseAnswer::Granted(_)) {
+                // What an overthrown holder said before is on its way through the committer: the new one looks
+                // only when that is done.
+                let (marks, ids) = (Vec::new(), Vec::new());
+                self.ask(|waiter| Op::Repeat { marks, ids, waiter }).await?;
+            }
+            Ok(answer)
         })
     }
 
@@ -132,7 +143,7 @@ impl Store for SledStore {
 
     fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
         let shared = self.shared.clone();
-        Box::pin(blocking::unblock(move || {
+        Box::pin(off(move || {
             let open = |id| Ok(Box::new(Reader::open(&shared, id, 0)?) as Box<dyn BodyReader>);
             ids.into_iter().map(open).collect()
         }))
@@ -269,7 +280,7 @@ impl Store for SledStore {
         Box::pin(async move {
             let Some(threads) = locked(&self.ended).take() else { return Ok(()) };
             let shared = self.shared.clone();
-            blocking::unblock(move || super::end(&shared, threads)).await
+            off(move || super::end(&shared, threads)).await
         })
     }
 }

@@ -15,7 +15,7 @@ use super::committer::{Committer, Failure, Op, Waiter};
 use super::disk::DiskFile;
 use super::index::Entry;
 use super::record::{Location, Mark};
-use super::shared::{Shared, reading};
+use super::shared::{Shared, locked, reading};
 use super::spool::Lane;
 
 /// A message before and after the group.
@@ -49,6 +49,8 @@ pub(crate) struct Group {
     pub(crate) customers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     /// The spool is to be synced before the journal is written.
     pub(crate) spool_first: bool,
+    /// Something else than verdicts is in it.
+    has_others: bool,
     hints: BTreeSet<Domain>,
     /// Messages that a mark of their own changes, to be undone if it cannot be written.
     pub(super) moved: Vec<QueueId>,
@@ -90,6 +92,7 @@ pub(super) fn answer<T: Send + 'static>(waiter: Waiter<T>, value: T) -> Done {
 impl Group {
     /// Takes an operation in.
     pub(crate) fn prepare(&mut self, committer: &mut Committer, op: Op) {
+        self.has_others |= !matches!(op, Op::Settle { .. });
         match op {
             Op::Commit { message, size, body, waiter } => {
                 self.commit(committer, *message, size, body, waiter);
@@ -99,6 +102,9 @@ impl Group {
             }
             Op::Abort(lane) => committer.shared.spool.cut_off(lane),
             Op::Settle { customer, domains, token, settlements, valid, waiter } => {
+                // It may have been lost on the way here.
+                let now = committer.shared.now();
+                let valid = valid && locked(&committer.shared.leases).is_valid(token, now);
                 for Settlement { id, index, verdict } in settlements {
                     let told = matches!(
                         verdict,
@@ -168,6 +174,11 @@ impl Group {
             // The committer keeps it for itself.
             Op::Stop(_) => {}
         }
+    }
+
+    /// Whether it records what became of mail, and does nothing else.
+    pub(crate) fn only_settles(&self) -> bool {
+        !self.has_others
     }
 
     /// The message as the group sees it.

@@ -99,6 +99,9 @@ impl Group {
     ) {
         let need = frame::record_bytes(kept.size) + 1024;
         if !self.has_room(&committer.shared, need) {
+            // What was taken goes sooner or later, and then its segment must be able to go as well.
+            self.write_small(committer);
+            self.full.extend(committer.lane.take());
             let _ = waiter.send(Err(StoreError::Full("the disk".into())));
             return;
         }

@@ -5,11 +5,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use futures::executor::block_on;
 
 use crate::mail::QueueId;
 use crate::store::StoreError;
@@ -22,6 +20,7 @@ use super::record::{Location, Mark};
 use super::scan::{self, Bodies, Found};
 use super::shared::{Shared, closed, locked};
 use super::spool::Lane;
+use super::sync::{Receiver, RecvTimeoutError, block_on};
 use super::{Progress, Step, journal};
 
 /// Time between two rounds of the thread.
@@ -121,6 +120,7 @@ fn ask<T>(shared: &Shared, op: impl FnOnce(Waiter<T>) -> Op) -> Result<T, StoreE
 
 /// Removes sealed segments in which nothing lives.
 pub(crate) fn retire_empty(shared: &Shared) -> Result<(), StoreError> {
+    shared.spool.seal_empty();
     let empty: Vec<u64> = shared
         .spool
         .segments()

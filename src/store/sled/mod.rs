@@ -16,6 +16,8 @@ mod frame;
 mod group;
 mod index;
 mod intake;
+#[cfg(test)]
+mod interleavings;
 mod journal;
 mod keeper;
 mod lookup;
@@ -27,17 +29,20 @@ mod recover;
 mod replay;
 mod reserve;
 mod scan;
+#[cfg(test)]
+mod shapes;
 mod shared;
 mod snapshot;
 mod spool;
 mod state;
+#[cfg(test)]
+#[path = "../../../tests/store_support/mod.rs"]
+mod support;
+mod sync;
 mod verify;
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, RwLock};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
@@ -52,6 +57,8 @@ use journal::Journal;
 use reserve::Reserve;
 use shared::{Shared, closed, locked};
 use spool::Spool;
+use state::Layout;
+use sync::{AtomicU64, Builder, JoinHandle, Mutex, RwLock, Sender, channel};
 
 /// What an answer of success means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +70,9 @@ pub enum Durability {
     Relaxed,
 }
 
+/// Segments are this large at least, however small the disk is.
+const SEGMENT_BYTES_MIN: u64 = 256 * 1024;
+
 /// How a store is opened.
 #[derive(Clone)]
 pub struct Options {
@@ -70,7 +80,7 @@ pub struct Options {
     pub durability: Durability,
     /// Memory for the index, in octets.
     pub cache_bytes: u64,
-    /// Octets of a segment; a larger message has one to itself.
+    /// Octets of a segment, or a sixteenth of the disk if that is less; a larger message has one to itself.
     pub segment_bytes: u64,
     /// The clock of leases: the time since any fixed point, never going back.
     pub clock: Arc<dyn Fn() -> Duration + Send + Sync>,
@@ -94,14 +104,14 @@ impl Default for Options {
 /// The layout of the store in this folder, and the one that this program writes; `None` if there is no store yet.
 ///
 /// # Errors
-/// The folder cannot be read, or names no layout; [`StoreError::Unready`] if it is half loaded.
+/// The folder cannot be read, names no layout, or is half loaded.
 pub fn layout(folder: &Path) -> Result<(Option<u32>, u32), StoreError> {
-    use state::Layout;
     let found = match state::layout(&RealDisk, folder)? {
         Layout::New => None,
-        Layout::Whole(found) | Layout::Coming { to: found, .. } => Some(found),
+        Layout::Whole(layout) | Layout::Coming { to: layout, .. } => Some(layout),
         Layout::HalfLoaded => {
-            return Err(StoreError::Unready(format!("{} is half loaded", folder.display())));
+            let why = "a load did not come to its end; repeat `restante load FILE`";
+            return Err(StoreError::Unready(why.into()));
         }
     };
     Ok((found, state::LAYOUT))
@@ -209,13 +219,16 @@ impl SledStore {
         let journal =
             Journal::begin(disk.clone(), spool_folder.clone(), found.next_journal, found.epoch);
         let journal = journal.map_err(broken)?;
+        // A small disk has small segments, or nothing of them would ever come free.
+        let total = disk.space(folder).map_or(u64::MAX, |(_, total)| total);
+        let segment_bytes = options.segment_bytes.min((total / 16).max(SEGMENT_BYTES_MIN));
         let spool = Spool::new(
             disk.clone(),
             spool_folder,
             found.segments,
             found.last_segment,
             found.epoch,
-            options.segment_bytes,
+            segment_bytes,
         );
         let mut applied = found.applied;
         applied.journal = journal.position();
@@ -247,11 +260,11 @@ impl SledStore {
         });
         let committer =
             Committer { shared: shared.clone(), journal, log: found.log, lane: None, reserve };
-        let thread = std::thread::Builder::new().name("store-committer".into());
+        let thread = Builder::new().name("store-committer".into());
         let committer = thread.spawn(move || committer.run(&inbox)).map_err(broken)?;
         let (keeper_stop, stop) = channel();
         let (kept, unchecked) = (shared.clone(), found.unchecked);
-        let thread = std::thread::Builder::new().name("store-keeper".into());
+        let thread = Builder::new().name("store-keeper".into());
         let keeper = thread.spawn(move || keeper::run(&kept, &stop, unchecked)).map_err(broken)?;
         let threads = Threads { committer, keeper, keeper_stop };
         Ok(Self { shared, ended: Mutex::new(Some(threads)) })

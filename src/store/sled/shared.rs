@@ -5,9 +5,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mail::{QueueId, Timestamp};
@@ -24,6 +22,9 @@ use super::disk::Disk;
 use super::index::Index;
 use super::snapshot::Snapshots;
 use super::spool::Spool;
+use super::sync::{
+    AtomicU64, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Sender,
+};
 
 /// How far the index follows the spool and the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

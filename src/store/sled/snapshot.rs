@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use crate::mail::{Customer, QueueId};
 use crate::store::{Answer, Archived, BodyReader, Snapshot, StoreError};
@@ -19,6 +18,7 @@ use super::body::Reader;
 use super::index::{Entry, Index, message, message_key, message_value};
 use super::record::Location;
 use super::shared::{Shared, closed, locked, reading};
+use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, off};
 
 /// Messages listed while the committer waits.
 const PAGE: usize = 500;
@@ -140,7 +140,7 @@ impl SledSnapshot {
         self.body = None;
         if self.ahead.is_empty() {
             let Some(mut list) = self.list.take() else { return Err(closed()) };
-            let read = blocking::unblock(move || {
+            let read = off(move || {
                 let some: io::Result<Vec<_>> =
                     (0..READ_AHEAD).map_while(|_| take(&mut list).transpose()).collect();
                 (list, some)
@@ -263,7 +263,7 @@ impl Snapshot for SledSnapshot {
             if damaged {
                 return Err(StoreError::Corrupt(id));
             }
-            let opened = blocking::unblock(move || Reader::open_at(&shared, id, at, size));
+            let opened = off(move || Reader::open_at(&shared, id, at, size));
             Ok(Box::new(opened.await?) as Box<dyn BodyReader>)
         })
     }

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::frame::{FILE_HEAD_BYTES, Nonce, file_head};
 use super::record::Location;
+use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 
 const MAGIC: [u8; 8] = *b"RSTNSEG1";
 /// Lanes that wait for the next large message; further ones are sealed.
@@ -173,6 +173,17 @@ impl Spool {
         } else {
             self.seal(&lane);
         }
+    }
+
+    /// Lanes that wait with nothing but the dead in them take no more records, so that their segments can go.
+    pub(crate) fn seal_empty(&self) {
+        let mut state = self.locked();
+        let State { idle, segments, .. } = &mut *state;
+        idle.retain(|lane| {
+            let Some(segment) = segments.get_mut(&lane.number) else { return false };
+            segment.sealed = segment.live == 0 && lane.end > FILE_HEAD_BYTES as u64;
+            !segment.sealed
+        });
     }
 
     /// No more records for this segment.
