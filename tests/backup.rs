@@ -88,7 +88,10 @@ fn furnished() -> Running {
 
 fn without_age(mut list: serde_json::Value) -> serde_json::Value {
     for message in list["messages"].as_array_mut().expect("a list") {
-        message.as_object_mut().expect("an object").remove("age_seconds");
+        let message = message.as_object_mut().expect("an object");
+        message.remove("age_seconds");
+        // The messages of these tests were put in without one; whoever reads the content finds it.
+        message.remove("message_id");
     }
     list
 }

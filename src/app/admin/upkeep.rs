@@ -25,6 +25,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two reports of how far it is.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
+/// A trace in which nothing happens says so.
+const QUIET: Duration = Duration::from_secs(60);
 /// Messages asked for at once.
 const PAGE: usize = 200;
 
@@ -142,10 +144,15 @@ pub(super) async fn trace(
         return Err(Refused::new("no provider runs, so there are no sessions", mend));
     }
     let mut events = office.watch.join(want);
-    while let Some(seen) = events.next().await {
-        items.put(Item::Seen(seen)).await?;
+    loop {
+        let item = match select(events.next(), office.world.wait(QUIET)).await {
+            Either::Left((Some(seen), _)) => Item::Seen(seen),
+            Either::Left((None, _)) => return Ok(Done::Listed),
+            // A sign of life; and whoever has gone without a word is noticed.
+            Either::Right(_) => stage("waiting", 0, 0),
+        };
+        items.put(item).await?;
     }
-    Ok(Done::Listed)
 }
 
 /// Reads every message from the first octet to the last.

@@ -16,7 +16,11 @@ pub(super) fn run(mut want: Want, chosen: Option<PathBuf>, out: &mut Out) -> Res
         return Err(Refused::new("no provider runs, so there are no sessions", mend).into());
     };
     desk.ask(Request::Trace { want }, &mut |item| {
-        let Item::Seen(seen) = item else { return Err(unexpected()) };
+        let seen = match item {
+            Item::Seen(seen) => seen,
+            Item::Stage(_) => return Ok(()),
+            _ => return Err(unexpected()),
+        };
         if out.is_text() {
             show(&seen, out)?
         } else {
