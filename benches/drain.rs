@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench drain` prints tables of ratios that were measured in one run. Rows can be chosen by words:
 //! `cargo bench --bench drain -- link hold`. docs/performance-drain.md holds a run and how to read it.
-//! `RESTANTE_DRAIN_MESSAGES` sets the messages of each row (default 20000).
+//! `RESTANTE_DRAIN_MESSAGES` sets the messages of each row (default 20000), `RESTANTE_DRAIN_WINDOW` the window.
 
 #![allow(unreachable_pub, reason = "the files of a bench are one program")]
 
@@ -16,6 +16,8 @@ mod large;
 mod link;
 #[path = "drain/place.rs"]
 mod place;
+#[path = "drain/postfix.rs"]
+mod postfix;
 #[path = "drain/sink.rs"]
 mod sink;
 #[path = "drain/unsettled.rs"]
@@ -39,6 +41,7 @@ pub(crate) fn row(name: &str, value: f64, unit: &str, ratio: f64, beside: &str) 
 }
 
 fn main() {
+    hold::serve_if_child();
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
@@ -63,6 +66,9 @@ fn main() {
     }
     if is_wanted("many") {
         crowd::rows(messages);
+    }
+    if is_wanted("postfix") {
+        postfix::rows(messages);
     }
 }
 
@@ -113,20 +119,24 @@ pub(crate) fn drained(place: &Place, sink: &Sink) -> f64 {
 
 /// From the lease to the first MAIL, with few and with many messages queued.
 fn first() {
-    println!("\n# first: from the lease to the first MAIL on the wire");
-    let mut before = None;
-    for (messages, domains) in [(1000, 10), (1_000_000, 10_000)] {
-        let place = Place::spread(Kind::Memory, messages, domains, 64);
-        let mut spans: Vec<Duration> = (0..21).map(|_| place.first_mail()).collect();
-        spans.sort();
-        let middle = spans[10].as_secs_f64() * 1e6;
-        let ratio = middle / *before.get_or_insert(middle);
-        row(
-            &format!("{messages} messages, {domains} domains"),
-            middle,
-            "us (median)",
-            ratio,
-            "the first row",
-        );
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for word in ["engine in memory", "durable store"] {
+        println!("\n# first: from the lease to the first MAIL on the wire, {word}");
+        let mut before = None;
+        for (messages, domains) in [(1000, 10), (1_000_000, 10_000)] {
+            let kind = match word {
+                "engine in memory" => Kind::Memory,
+                _ => Kind::Sled(folder.path().join(messages.to_string())),
+            };
+            let place = Place::spread(kind, messages, domains, 64);
+            let mut spans: Vec<Duration> =
+                (0..101).map(|turn| place.first_mail(turn * 7919 % domains)).collect();
+            spans.sort();
+            let (middle, most) = (spans[50].as_secs_f64() * 1e3, spans[99].as_secs_f64() * 1e3);
+            let ratio = middle / *before.get_or_insert(middle);
+            let name = format!("{messages} messages, {domains} domains");
+            row(&format!("{name}, 50 %"), middle, "ms", ratio, "the first row");
+            row(&format!("{name}, 99 %"), most, "ms", most / 10.0, "10 ms");
+        }
     }
 }

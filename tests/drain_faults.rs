@@ -151,6 +151,28 @@ fn row_4_at_most_the_window_is_in_doubt() {
 }
 
 #[test]
+fn after_a_cut_as_many_messages_come_twice_as_the_window_has() {
+    for window in [1, 3] {
+        for from in 1..=4 {
+            let wanted = Window { messages: window, bytes: 1 << 20 };
+            let mut place = Place::with(Settings::default(), wanted);
+            place.put_many(9);
+            // It takes everything, and says nothing any more from some content on.
+            let server = chunking().moody(move |said, transaction, _| {
+                let is_behind = transaction == from && (said.starts_with("BDAT") || said == "RSET");
+                (transaction > from || is_behind).then_some(Reply::Mute)
+            });
+            let (last, first) = place.drain_to(server);
+            assert_eq!((last.ended.as_str(), last.delivered), ("timeout", from as u64 - 1));
+            let (_, second) = place.drain_to(chunking());
+            let twice = first.messages.iter().filter(|m| second.messages.contains(m)).count();
+            assert_eq!(twice as u64, window, "from {from}");
+            assert_eq!(first.messages.len() + second.messages.len(), 9 + twice);
+        }
+    }
+}
+
+#[test]
 fn row_5_a_reply_before_an_orderly_close_counts() {
     for server in [Server::default(), chunking()] {
         let mut place = Place::default();

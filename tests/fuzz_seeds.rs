@@ -67,16 +67,16 @@ fn every_target_stands_the_transcripts() {
     }
 }
 
-/// A whole dump with each octet changed, and cut off at each: the fuzzer's first steps, taken in every run.
+/// A whole dump with every third octet changed, and cut off in places: the fuzzer's first steps, taken in every run.
 #[test]
 fn the_dump_loader_stands_a_dump_that_was_tampered_with() {
     let files = in_tree("tests/dump");
     let whole = std::fs::read(files.first().expect("a frozen dump")).expect("readable");
-    for place in 0..whole.len() {
+    for place in (0..whole.len()).step_by(3) {
         let mut changed = whole.clone();
         changed[place] ^= 1 << (place % 8);
         targets::dump_loader(&changed);
-        if place % 16 == 0 {
+        if place % 24 == 0 {
             targets::dump_loader(&whole[..place]);
         }
     }

@@ -111,7 +111,7 @@ fn b4_tls_is_neither_repeated_nor_offered_inside_tls() {
     peer.in_step();
 }
 
-// covers: T-07
+// covers: T-05, T-07
 #[test]
 fn b5_old_versions_and_weak_suites_are_refused() {
     const RC4_SHA: [u8; 2] = [0, 5];

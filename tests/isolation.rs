@@ -213,10 +213,13 @@ impl Place {
     }
 }
 
+/// A proof is used up by each login.
+type MakeProof = fn() -> Proof;
+
 #[test]
 fn a_login_that_fails_costs_the_same_whatever_is_wrong() {
     let place = Place::new();
-    let cases: [(&str, &str, fn() -> Proof); 9] = [
+    let cases: [(&str, &str, MakeProof); 9] = [
         ("unknown, PLAIN", "nobody", || Proof::Password(Secret::from("wrong"))),
         ("unknown label, PLAIN", "acme/office", || Proof::Password(Secret::from(PASSWORD))),
         ("wrong, PLAIN", "acme", || Proof::Password(Secret::from("wrong"))),

@@ -2,11 +2,13 @@
 
 mod drain_support;
 
+use std::time::Duration;
+
 use drain_support::pipe::Traits;
 use drain_support::server::{Reply, Server};
 use drain_support::{Place, at_once, domain};
 use restante::mail::*;
-use restante::provider::Window;
+use restante::provider::{Window, World};
 
 /// Every way in which a server lets us send.
 fn servers() -> Vec<Server> {
@@ -206,6 +208,28 @@ fn what_the_server_cannot_take_is_not_sent() {
     assert!(
         matches!(&states[2].1, RecipientState::Deferred(why) if why.as_str().starts_with("4.6.7 "))
     );
+}
+
+// covers: S-28
+#[test]
+fn a_missing_extension_is_waited_for_a_day_and_no_longer() {
+    let mut place = Place::default();
+    place.put("t@foo.example", &["j\u{fc}rgen@example.com"], b"z\r\n");
+    let mut drain_after = |hours: u64, keywords: &[&'static str]| {
+        let wake = place.clock.wait(Duration::from_secs(hours * 3600));
+        place.run(wake);
+        let (last, _) = place.drain_to(Server::offering(keywords));
+        (last.delivered, last.deferred, last.failed)
+    };
+    assert_eq!(drain_after(0, &[]), (0, 1, 0));
+    assert_eq!(drain_after(23, &[]), (0, 1, 0));
+    assert_eq!(drain_after(2, &[]), (0, 0, 1), "after a day it is over");
+    // A server that is mended in time gets it.
+    let mut place = Place::default();
+    place.put("t@foo.example", &["j\u{fc}rgen@example.com"], b"z\r\n");
+    place.drain_to(Server::default());
+    let (last, _) = place.drain_to(Server::offering(&["SMTPUTF8", "8BITMIME"]));
+    assert_eq!((last.delivered, last.failed), (1, 0));
 }
 
 #[test]

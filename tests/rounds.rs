@@ -335,6 +335,29 @@ fn ten_thousand_etrn_in_a_minute_cost_next_to_nothing() {
     }
 }
 
+// covers: O-03
+/// Neither mail nor time makes a call, whether the customer has a host of its own or not; asking does.
+#[test]
+fn nobody_is_called_without_being_asked_for() {
+    let mut scene = Scene::new().etrn();
+    let bolt = Customer {
+        name: CustomerName::parse("bolt").expect("valid"),
+        domains: vec![domain("bolt.example")],
+        ..customer(Settings::default())
+    };
+    block_on(scene.office.directory.create(bolt.clone())).expect("created");
+    for _ in 0..4 {
+        scene.mail("a@example.com");
+        scene.take(&bolt.name, "t@foo.example", "b@bolt.example");
+        scene.pass(86_400);
+    }
+    assert_eq!(scene.made(), []);
+    assert_eq!(scene.left().len(), 8);
+    assert_eq!(scene.ask("example.com"), Ok(4));
+    scene.settle();
+    assert_eq!(scene.made().len(), 1, "the test would have seen a call");
+}
+
 // covers: W-14
 #[test]
 fn retries_follow_the_configured_pauses_and_the_last_repeats() {

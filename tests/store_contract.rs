@@ -52,6 +52,7 @@ contract!(
     odd_messages_are_refused_whole,
     a_dropped_writer_leaves_nothing,
     bodies_come_back_octet_for_octet,
+    several_bodies_are_opened_at_once,
     a_shared_body_goes_with_its_last_customer,
     the_drain_is_in_order_of_arrival_over_all_queues,
     pages_go_on_where_the_last_one_ended,
@@ -158,6 +159,41 @@ fn bodies_come_back_octet_for_octet(s: &Subject) {
         }
         let reader = block_on(store.open_body(id(n), 3)).expect("a reader");
         assert_eq!(reader.size(), length as u64);
+    }
+}
+
+fn several_bodies_are_opened_at_once(s: &Subject) {
+    let store = &*s.store;
+    let lengths = [1, 100, 0, 65_537, 4096];
+    for (n, length) in (1..).zip(lengths) {
+        put_body(store, message(n, &[("a@x.example", "ax")]), &body(n, length)).expect("committed");
+    }
+    let drain = lease(store, "ax", &["x.example"]);
+    // With and without a page before, which may bring some along; twice the same; one that never was.
+    for turn in 0..3 {
+        if turn == 1 {
+            assert_eq!(page(store, &drain).len(), lengths.len());
+        }
+        let asked: Vec<restante::mail::QueueId> = [5, 2, 9, 1, 4, 2, 3].map(id).to_vec();
+        let opened = block_on(store.open_bodies(asked.clone()));
+        assert_eq!(opened.len(), asked.len());
+        for (number, opened) in [5, 2, 9, 1, 4, 2, 3].into_iter().zip(opened) {
+            let Ok(mut reader) = opened else {
+                assert!(number == 9 && matches!(opened, Err(StoreError::Missing)));
+                continue;
+            };
+            let length = lengths[number as usize - 1];
+            assert_eq!(reader.size(), length as u64);
+            let mut read = Vec::new();
+            loop {
+                let chunk = block_on(reader.read()).expect("read");
+                if chunk.is_empty() {
+                    break;
+                }
+                read.extend(chunk);
+            }
+            assert!(read == body(number, length), "{number} of turn {turn}");
+        }
     }
 }
 

@@ -50,8 +50,11 @@ fn loaded(store: &dyn Engine, octets: &[u8]) -> Result<Summary, DumpError> {
     block_on(load(Some((store, store)), &mut &octets[..], &mut |_| {}))
 }
 
+/// The messages with their bodies, the customers, and the server's key.
+type Seen = (Vec<(Head, Vec<u8>)>, Vec<String>, [u8; 32]);
+
 /// Everything that can be seen of a store.
-fn seen(store: &dyn Engine) -> (Vec<(Head, Vec<u8>)>, Vec<String>, [u8; 32]) {
+fn seen(store: &dyn Engine) -> Seen {
     let heads = block_on(store.query(Filter::default(), None, usize::MAX)).expect("listed");
     let with_body = |head: Head| {
         let body = read_from(store, head.id, 0).expect("read");

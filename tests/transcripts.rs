@@ -79,3 +79,8 @@ fn hostile() {
 fn reversed() {
     play_all("reversed");
 }
+
+#[test]
+fn reports() {
+    play_all("reports");
+}

@@ -68,7 +68,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream) {
 }
 
 /// The address behind which `to` stands at the far end of the link.
-fn link(to: SocketAddr) -> SocketAddr {
+pub(crate) fn link(to: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || {

@@ -91,6 +91,8 @@ impl Place {
     fn over(store: Arc<dyn Store>, directory: Arc<dyn Directory>, messages: usize) -> Self {
         let mut policy = Policy::new(Domain::parse("mx.provider.example").expect("valid"));
         policy.drain.hold_open = Some(Seconds(0));
+        let window = std::env::var("RESTANTE_DRAIN_WINDOW").ok().and_then(|n| n.parse().ok());
+        policy.window.messages = window.unwrap_or(policy.window.messages);
         let office = Office::new(store, directory, Arc::new(RealWorld::default()), policy);
         Self { office: Arc::new(office), messages }
     }
@@ -186,7 +188,7 @@ impl Place {
     }
 
     /// How long it takes from the lease to the first MAIL, of which the server makes an end.
-    pub(crate) fn first_mail(&self) -> Duration {
+    pub(crate) fn first_mail(&self, owner: usize) -> Duration {
         use std::io::{BufRead, BufReader, Write};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
@@ -207,7 +209,7 @@ impl Place {
             let (_giver, stop) = Stop::new();
             let wire = connect("127.0.0.1", address.port()).await.expect("connected");
             let begin = Instant::now();
-            let lease = place.lease(0).await;
+            let lease = place.lease(owner).await;
             deliver_dialed(wire, lease, &office, &stop).await;
             begin
         });

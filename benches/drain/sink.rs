@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use restante::net::tls::{ClientTls, Trust};
 use restante::net::wire::Wire;
@@ -11,6 +12,14 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Octets that a sink reads at once.
 const READ_BYTES: usize = 256 << 10;
+
+/// Messages that all sinks together have taken.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+/// How many messages all sinks together have taken so far.
+pub(crate) fn taken() -> u64 {
+    TAKEN.load(Ordering::Relaxed)
+}
 
 /// A certificate for "localhost", and a client that trusts it.
 pub(crate) struct Tls {
@@ -150,6 +159,7 @@ fn serve(stream: impl Read + Write, keywords: &[&str]) {
                 if !sent(&mut input, &mut output) || !skip_content(&mut input) {
                     return;
                 }
+                TAKEN.fetch_add(1, Ordering::Relaxed);
                 b"250 2.0.0 taken\r\n"
             }
             b"BDAT" => {
@@ -158,6 +168,7 @@ fn serve(stream: impl Read + Write, keywords: &[&str]) {
                 if !skip(&mut input, size.expect("a size")) {
                     return;
                 }
+                TAKEN.fetch_add(u64::from(text.contains("LAST")), Ordering::Relaxed);
                 b"250 2.0.0 taken\r\n"
             }
             b"QUIT" => {

@@ -138,12 +138,14 @@ pub(super) struct Reader<R> {
     ends: u64,
     /// The last of them is that of an empty line, which may be the end of the message.
     blank: bool,
+    /// The message has been given whole.
+    is_over: bool,
 }
 
 impl<R: BufRead> Reader<R> {
     pub(super) fn new(from: R) -> Self {
-        let (ends, blank) = (0, false);
-        Self { from, ahead: None, is_begun: false, given: 0, size: None, ends, blank }
+        let (ends, blank, is_over) = (0, false, true);
+        Self { from, ahead: None, is_begun: false, given: 0, size: None, ends, blank, is_over }
     }
 
     fn advance(&mut self) -> io::Result<()> {
@@ -171,6 +173,7 @@ impl<R: BufRead> Reader<R> {
         }
         self.advance()?;
         (self.given, self.size, self.ends, self.blank) = (0, None, 0, false);
+        self.is_over = false;
         let mut text = match self.ahead.as_deref().and_then(|l| l.strip_prefix(FIELD.as_bytes())) {
             Some(first) => first.to_vec(),
             None => return Ok(Some(Err(format!("it has no {FIELD} field")))),
@@ -200,7 +203,7 @@ impl<R: BufRead> Reader<R> {
     /// The next octets of its content; nothing at its end.
     pub(super) fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut chunk = Vec::new();
-        while chunk.len() < CHUNK_BYTES {
+        while chunk.len() < CHUNK_BYTES && !self.is_over {
             let may_end = self.blank || (self.given == 0 && chunk.is_empty() && self.ends == 0);
             let is_next = |line: &Vec<u8>| may_end && line.starts_with(b"From ");
             if self.ahead.as_ref().is_none_or(is_next) {
@@ -225,7 +228,7 @@ impl<R: BufRead> Reader<R> {
             }
         }
         self.given += chunk.len() as u64;
-        Ok(Some(chunk))
+        Ok((!chunk.is_empty()).then_some(chunk))
     }
 
     fn put_ends(&mut self, chunk: &mut Vec<u8>) {
@@ -237,6 +240,7 @@ impl<R: BufRead> Reader<R> {
     /// What is left at the end of a message: the empty line behind it is not its own, nor is a line end that it had
     /// not when it was written.
     fn last(&mut self, mut chunk: Vec<u8>) -> Option<Vec<u8>> {
+        self.is_over = true;
         self.ends -= u64::from(std::mem::take(&mut self.blank));
         let all = self.given + chunk.len() as u64 + 2 * self.ends;
         if self.ends > 0 && self.size == Some(all - 2) {

@@ -2,7 +2,7 @@
 //!
 //! Called by the commands. Everything goes through [`Out`], so that `| head` ends a command quietly.
 
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
@@ -28,7 +28,7 @@ pub fn tell(text: &str) {
 pub struct Out {
     /// How.
     pub format: Format,
-    writer: BufWriter<Stdout>,
+    writer: BufWriter<Box<dyn Write + Send>>,
     listed: usize,
 }
 
@@ -36,7 +36,12 @@ impl Out {
     /// Standard output in this format.
     #[must_use]
     pub fn new(format: Format) -> Self {
-        Self { format, writer: BufWriter::new(io::stdout()), listed: 0 }
+        Self::to(format, Box::new(io::stdout()))
+    }
+
+    /// The same elsewhere.
+    pub(super) fn to(format: Format, place: Box<dyn Write + Send>) -> Self {
+        Self { format, writer: BufWriter::new(place), listed: 0 }
     }
 
     /// Whether people read it.

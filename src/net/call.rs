@@ -344,6 +344,12 @@ fn check_key(identity: &Identity, facts: &TlsFacts) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    // covers: T-08
+    #[test]
+    fn mail_exchangers_are_called_at_port_25_and_nowhere_else() {
+        assert_eq!(Reach::default(), Reach { port: 25, local: false });
+    }
+
     #[test]
     fn d10_a_name_that_points_into_our_machine_is_not_followed() {
         let address = |text: &str| -> SocketAddr { text.parse().expect("an address") };

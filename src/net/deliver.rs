@@ -67,6 +67,7 @@ async fn carried(mut wire: Wire, mut drain: Drain, office: &Arc<Office>, stop: &
     let patience = office.world.wait(CLOSE_SECONDS_MAX);
     // The outcome is settled first: a peer that does not close must not hold the lease.
     let last = drain.finish().await;
+    office.watch.drained(&last, office.world.now());
     select(wire.stream.close(), patience).await;
     last
 }

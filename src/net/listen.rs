@@ -4,13 +4,14 @@
 //! lists networks, believes load balancers of ours, survives a shortage of descriptors without spinning, and hands
 //! reversed wires on to the drain.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_std::net::{TcpListener, TcpStream};
-use futures::channel::mpsc;
+use futures::channel::{mpsc, oneshot};
 use futures::future::{Either, select};
 use futures::io::AsyncWriteExt;
 
@@ -104,6 +105,7 @@ impl Bound {
     pub async fn accept(self, host: Arc<Host>, alive: mpsc::Sender<()>) {
         let fit = sessions_that_fit();
         let mut is_failing = false;
+        let mut unseated = VecDeque::new();
         loop {
             let stop = Box::pin(host.stop.given());
             let accepted = match select(Box::pin(self.listener.accept()), stop).await {
@@ -113,7 +115,14 @@ impl Bound {
             match accepted {
                 Ok((stream, peer)) => {
                     is_failing = false;
-                    let caller = Caller { stream, peer, place: self.place.clone(), fit };
+                    let (seated, told) = oneshot::channel();
+                    let caller = Caller {
+                        stream,
+                        peer,
+                        place: self.place.clone(),
+                        fit,
+                        seated: Some(seated),
+                    };
                     let (host, alive) = (host.clone(), alive.clone());
                     async_std::task::spawn(async move {
                         let peer = caller.peer;
@@ -122,6 +131,14 @@ impl Bound {
                         }
                         drop(alive);
                     });
+                    // A flood that is turned away must not take the descriptors that are kept back.
+                    unseated.push_back(told);
+                    if unseated.len() >= UNSEATED_MAX
+                        && let Some(oldest) = unseated.pop_front()
+                    {
+                        // Told or dropped: it has its place, or it is gone.
+                        let _ = oldest.await;
+                    }
                 }
                 Err(error) => {
                     // Said once, not with every try while it lasts.
@@ -136,6 +153,10 @@ impl Bound {
     }
 }
 
+/// Connections of a listener that were accepted and have no place yet, at most: fewer in all listeners than descriptors are kept back
+/// ([`super::descriptors`]).
+const UNSEATED_MAX: usize = 3;
+
 /// A connection that was accepted and is not looked at yet.
 struct Caller {
     stream: TcpStream,
@@ -143,6 +164,8 @@ struct Caller {
     place: Place,
     /// How many sessions the process has descriptors for.
     fit: usize,
+    /// Dropped when it has a place, or was sent away.
+    seated: Option<oneshot::Sender<()>>,
 }
 
 impl Caller {
@@ -161,6 +184,7 @@ impl Caller {
             self.refuse(Refusal::TooManySessions, host).await;
             return Ok(());
         };
+        self.seated = None;
         keep_alive(&self.stream);
         let wire = Wire { stream: Box::new(Socket(self.stream)), peer: self.peer, tls: None };
         let wire = if implicit_tls { secure(wire, host).await? } else { wire };
@@ -174,6 +198,8 @@ impl Caller {
     /// Behind a load balancer of ours the client is who the balancer says it is.
     async fn unmask(&mut self, policy: &Policy, host: &Host) -> io::Result<()> {
         if policy.is_balancer(self.peer.ip()) {
+            // It is one of ours, and what it says may take a while.
+            self.seated = None;
             let said = proxy::client(&mut self.stream);
             if let Some(client) = in_time(host, PROXY_SECONDS_MAX, said).await? {
                 self.peer = client;

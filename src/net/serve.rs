@@ -15,6 +15,7 @@ use super::stop::Stop;
 use super::tls::ServerTls;
 use super::wire::{Reversed, Wire};
 use crate::mail::TlsFacts;
+use crate::provider::watch::Spy;
 use crate::provider::{Desk, Office};
 use crate::smtp::session::{Session, Step};
 use crate::smtp::{Action, Door, Input, Question, TurnRequest};
@@ -55,8 +56,9 @@ pub async fn converse(wire: Wire, door: Door, host: &Host) -> io::Result<Option<
     let desk = Desk::new(host.office.clone(), wire.peer, wire.tls.clone());
     let (gathered, buffer) = (Vec::new(), vec![0; *READ_BYTES.start()]);
     let round = (0, host.office.world.monotonic());
-    let talk =
-        Talk { host, wire, desk, gathered, buffer, told: false, round, pace: Pace::default() };
+    let spy = Spy::new(host.office.clone(), wire.peer, door);
+    let (told, pace) = (false, Pace::default());
+    let talk = Talk { host, wire, desk, spy, gathered, buffer, told, round, pace };
     talk.run(door).await
 }
 
@@ -88,6 +90,7 @@ struct Talk<'a> {
     host: &'a Host,
     wire: Wire,
     desk: Desk,
+    spy: Spy,
     /// Replies not yet written.
     gathered: Vec<u8>,
     buffer: Vec<u8>,
@@ -139,6 +142,7 @@ impl Talk<'_> {
                     self.wire = secure(self.wire, self.host).await?;
                     let facts: TlsFacts = self.wire.tls.clone().unwrap_or_default();
                     self.desk.secured(facts.clone());
+                    self.spy.secured();
                     Step::Stay(upgrade.secured(facts, &mut actions))
                 }
                 (Step::Reverse(reversal), _) => {
@@ -162,11 +166,17 @@ impl Talk<'_> {
         let mut asked = None;
         for action in actions.drain(..) {
             match action {
-                Action::Send(bytes) => self.gathered.extend_from_slice(&bytes),
+                Action::Send(bytes) => {
+                    self.spy.said(&bytes);
+                    self.gathered.extend_from_slice(&bytes);
+                }
                 Action::Store(chunk) => self.desk.store(&chunk).await,
                 Action::Discard => self.desk.discard(),
                 Action::Release(lease) => self.desk.release(lease).await,
-                Action::Note(fact) => self.desk.note(&fact),
+                Action::Note(fact) => {
+                    self.spy.fact(&fact);
+                    self.desk.note(&fact);
+                }
                 Action::Ask(question) => asked = Some(question),
             }
         }
@@ -200,6 +210,7 @@ impl Talk<'_> {
                 self.pace.waited = self.pace.waited.saturating_add(waited);
                 self.pace.octets = self.pace.octets.saturating_add(count as u64);
                 let is_content = session.is_taking_content();
+                self.spy.heard(&self.buffer[..count], is_content);
                 let step = session.advance(Input::Bytes(&self.buffer[..count]), actions);
                 if !is_content {
                     // It may have been a password.

@@ -28,6 +28,7 @@ pub mod route;
 pub mod servers;
 mod trace;
 pub mod turn;
+pub mod watch;
 pub mod world;
 
 pub use board::Board;

@@ -13,6 +13,7 @@ use super::board::Board;
 use super::policy::Policy;
 use super::rounds::Flush;
 use super::servers::Servers;
+use super::watch::Watch;
 use super::world::World;
 use crate::mail::{CustomerName, QueueId, Timestamp};
 use crate::store::{Directory, Health, Store, StoreError};
@@ -39,6 +40,8 @@ pub struct Office {
     pub servers: Servers,
     /// Places for the computing of passwords.
     pub(super) derivations: Derivations,
+    /// Who watches sessions.
+    pub watch: Watch,
     age: Age,
     policy: RwLock<Arc<Policy>>,
     last_id: Mutex<u128>,
@@ -71,6 +74,7 @@ impl Office {
             outgoing: Bell::default(),
             servers: Servers::default(),
             derivations: Derivations::default(),
+            watch: Watch::default(),
             age,
             policy,
             last_id,

@@ -138,7 +138,7 @@ password_file = "relay-password"
 
 def report_by_login(ground, port, make):
     """A refusal becomes a report that leaves by a smart host with a verified certificate and a login."""
-    ground.write("relay-password", "right horse\n", 0o600)
+    ground.write("relay-password", "right-horse\n", 0o600)
     provider = Provider(ground, RELAY.format(port=port)).start()
     relay = make()
     provider.add_customer()
@@ -160,7 +160,7 @@ def report_through_exim_with_login(ground):
     """The smart host is an Exim with AUTH PLAIN under TLS."""
     port = free_ports(1)[0]
     report_by_login(ground, port, lambda: Exim.behind(
-        ground, "exim-relay", port=port, tls=ground.path("tls"), login=("restante", "right horse")).start())
+        ground, "exim-relay", port=port, tls=ground.path("tls"), login=("restante", "right-horse")).start())
 
 
 @case("report-through-postfix-with-login", is_extra=True)
@@ -169,7 +169,7 @@ def report_through_postfix_with_login(ground):
     port = free_ports(1)[0]
 
     def make():
-        login = Login(ground, "restante", "right horse").start()
+        login = Login(ground, "restante", "right-horse").start()
         return Postfix.behind(ground, "postfix-relay", port=port, tls=ground.path("tls"), sasl=login.socket).start()
 
     report_by_login(ground, port, make)

@@ -5,6 +5,7 @@ The binary is unpacked from Debian's package by `packages`, since Postfix's pack
 
 import os
 import pwd
+import shutil
 
 from ground import check, free_ports, is_listening, wait_until
 from messages import Box
@@ -95,6 +96,13 @@ class Exim:
         for part in ("", "spool", "log", "box"):
             os.makedirs(os.path.join(self.folder, part), 0o755, exist_ok=True)
             os.chown(os.path.join(self.folder, part), owner.pw_uid, owner.pw_gid)
+        if tls:
+            # Exim reads its key as its own user.
+            own = os.path.join(self.folder, "tls")
+            shutil.copytree(tls, own)
+            for part in (own, *(os.path.join(own, name) for name in os.listdir(own))):
+                os.chown(part, owner.pw_uid, owner.pw_gid)
+            tls = own
         # Owned by root: Exim refuses a configuration that another user could have written.
         text = CONFIGURATION.format(
             exim=os.path.abspath(EXIM), folder=self.folder, port=self.port, more=more,

@@ -41,6 +41,7 @@ fn a_report_that_fails_causes_no_other() {
     assert!(all[0].recipients[0].state.is_over());
 }
 
+// covers: N-23
 #[test]
 fn senders_without_a_domain_or_at_our_own_name() {
     for (from, owner) in [

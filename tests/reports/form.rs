@@ -84,7 +84,7 @@ fn every_field_of_a_failure() {
     assert!(!text.contains("secret body"));
 }
 
-// covers: P4
+// covers: N-24
 #[test]
 fn a_report_names_no_other_customer() {
     let house = House::new();
@@ -132,7 +132,7 @@ fn the_whole_message_where_it_was_asked_for() {
     }
 }
 
-// covers: H5
+// covers: H5, R-14
 #[test]
 fn nothing_that_a_server_said_breaks_out_of_its_field() {
     let hostile =
@@ -148,7 +148,7 @@ fn nothing_that_a_server_said_breaks_out_of_its_field() {
     assert!(!report.text.contains('\x1b') && !report.text.contains("\r\nX: y"));
 }
 
-// covers: N-13
+// covers: N-13, R-11
 /// A reply of many lines comes back whole, and one without end is cut.
 #[test]
 fn the_whole_reply_is_told() {

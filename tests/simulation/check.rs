@@ -172,7 +172,7 @@ impl World {
             for pair in numbers.windows(2) {
                 // Where two overlap, the first was overthrown, and what came twice is in the second's account.
                 let is_after = calls[pair[1]].began > calls[pair[0]].over;
-                if !calls[pair[0]].is_orderly() && is_after {
+                if !calls[pair[0]].is_orderly() && is_after && honest(&&pair[0]) {
                     doubled.entry(pair[0]).or_default().insert(*id);
                 }
             }

@@ -177,9 +177,10 @@ impl World {
         }
     }
 
-    fn wire(&self, is_fair: bool) -> (Wire, End) {
+    /// `number` tells the peers apart.
+    fn wire(&self, is_fair: bool, number: usize) -> (Wire, End) {
         let (ours, theirs) = pipe::pair(self.traits(is_fair), self.traits(is_fair));
-        let peer = "192.0.2.1:25".parse().expect("valid");
+        let peer = format!("192.0.2.1:{}", 1000 + number).parse().expect("valid");
         (Wire { stream: Box::new(ours), peer, tls: None }, theirs)
     }
 
@@ -298,7 +299,7 @@ impl World {
 
     /// Another mail server brings some messages.
     fn mail_comes(&mut self, round: &mut Round) {
-        let (wire, end) = self.wire(round.is_fair);
+        let (wire, end) = self.wire(round.is_fair, 0);
         let drafts: Vec<Draft> = (0..1 + self.dice.below(4)).map(|_| self.draft()).collect();
         let sender = Sender {
             end,
@@ -345,7 +346,8 @@ impl World {
         } else {
             self.server(number, lied)
         };
-        let (wire, end) = self.wire(round.is_fair);
+        let (wire, end) = self.wire(round.is_fair, number);
+        let (label, memory) = (wire.peer.to_string(), self.memory.clone());
         let (clock, calls, host) = (self.clock.clone(), self.calls.clone(), round.host.clone());
         let spawner = round.spawner.clone();
         let began = move |calls: &Mutex<Vec<Call>>, clock: &Clock| {
@@ -370,10 +372,13 @@ impl World {
                 let caller =
                     Caller { end, clock: clock.clone(), name, domains: list, tries, server };
                 spawner.spawn_local(caller.call().map(noted)).expect("spawned");
-                let Ok(Some(reversed)) = converse(wire, Door::Odmr, &host).await else { return };
+                let Ok(Some(reversed)) = converse(wire, Door::Odmr, &host).await else {
+                    return has_no_lease(&memory, &label);
+                };
                 began(&calls, &clock);
                 deliver(reversed, &host.office, &host.stop).await
             };
+            has_no_lease(&memory, &label);
             let mut calls = calls.lock().expect("whole");
             calls[number].ended = Some(last.ended);
             calls[number].over = Clock::now(&clock);
@@ -438,6 +443,21 @@ impl World {
                     let now = Clock::now(&self.clock);
                     let excused = self.died.is_some_and(|died| now < died + LEASE_LASTS);
                     assert!(excused, "all calls are over, and {domain} is still leased by {by}");
+                }
+            }
+        }
+    }
+}
+
+/// A call that is over holds nothing, however it ended.
+fn has_no_lease(memory: &Memory, label: &str) {
+    for (name, domains) in [("acme", &DOMAINS[..2]), ("bolt", &DOMAINS[2..])] {
+        for domain in domains {
+            let wish = LeaseRequest { overthrow_after: Duration::MAX, ..wish(name, &[domain]) };
+            match at_once(memory.lease(wish)).expect("answered") {
+                LeaseAnswer::Granted(lease) => at_once(memory.release(lease)).expect("released"),
+                LeaseAnswer::Busy { by, .. } => {
+                    assert_ne!(by, label, "the call is over, and {domain} is still leased to it");
                 }
             }
         }

@@ -47,7 +47,7 @@ pub(crate) fn play(script: &Script, cut: Cut) {
     };
     let mut at = 0;
     while at < script.acts.len() {
-        if matches!(script.acts[at].1, Act::Reversed | Act::Pass(_) | Act::Stop) {
+        if matches!(script.acts[at].1, Act::Reversed | Act::Pass(_) | Act::Stop | Act::Reports) {
             // What the provider can do by itself, it has done after this.
             pool.run_until_stalled();
         }
@@ -93,6 +93,11 @@ impl Play<'_> {
                 if let Some(giver) = self.house.stop.take() {
                     giver.give();
                 }
+            }
+            Act::Reports => {
+                let office = &self.house.host.office;
+                restante::provider::expiry::expire(office).await.expect("the store works");
+                restante::provider::report::Reporter::new(office.clone()).round().await;
             }
             Act::StoreFails => self.house.memory.close().await.expect("closes"),
             Act::Then(fact) => {

@@ -47,6 +47,8 @@ pub(crate) enum Act {
     Stop,
     /// The store fails from here on.
     StoreFails,
+    /// What is overdue is given up, and what is owed to senders is told.
+    Reports,
     /// Something that must be true now.
     Then(String),
 }
@@ -140,6 +142,7 @@ fn mark_of(mark: &str) -> Act {
         ["closed"] => Act::Closed,
         ["stop"] => Act::Stop,
         ["store", "fails"] => Act::StoreFails,
+        ["reports"] => Act::Reports,
         [seconds, "seconds", "pass"] => Act::Pass(seconds.parse().expect("a number of seconds")),
         [name] => Act::Switch((*name).to_owned()),
         _ => panic!("no such mark: {mark}"),

@@ -21,6 +21,7 @@ use futures::future::BoxFuture;
 
 use crate::mail::{CustomerName, Domain, QueueId, Timestamp};
 use crate::provider::ledger::TARGET;
+use crate::provider::watch::{Seen, Want};
 use crate::provider::{Office, etrn};
 use crate::store::dump::Summary;
 use crate::store::{DirectoryError, Filter, QueueAction, StateFilter, StoreError};
@@ -28,8 +29,8 @@ use crate::store::{DirectoryError, Filter, QueueAction, StateFilter, StoreError}
 pub use exchange::{Exported, Sent};
 pub use password::Password;
 pub use view::{
-    Added, Credential, Customer, DomainRow, Drain, ForwardPath, Message, NewLogin, Queue, State,
-    Status,
+    Added, Credential, Customer, DomainRow, Drain, ForwardPath, Message, NewLogin, Queue, Stage,
+    State, Status,
 };
 
 /// What an operator asks. The fields are the arguments of the commands.
@@ -89,6 +90,8 @@ pub enum Request {
     StoreVerify,
     /// `store compact`
     StoreCompact,
+    /// `trace`: events until the asker goes.
+    Trace { want: Want },
     /// `doctor`: what only the store can say about its clock.
     Examine,
 }
@@ -218,17 +221,8 @@ pub enum Item {
     Spoiled(QueueId),
     /// How far it is.
     Stage(Stage),
-}
-
-/// How far a long answer is.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Stage {
-    /// What is counted.
-    pub what: String,
-    /// So many are done.
-    pub done: u64,
-    /// Of so many; 0 where nobody knows.
-    pub total: u64,
+    /// Of `trace`.
+    Seen(Seen),
 }
 
 /// How an answer ends.
@@ -429,6 +423,7 @@ async fn dispatch(
         Request::Dump => upkeep::dumped(office, items).await,
         Request::StoreVerify => upkeep::verify(office, items).await,
         Request::StoreCompact => upkeep::compact(office, items).await,
+        Request::Trace { want } => upkeep::trace(office, want, items).await,
         Request::Flush { domain } => flush(office, &domain).await,
         Request::Status => status::snapshot(office).await,
         Request::Examine => status::examine(office).await,

@@ -15,6 +15,7 @@ use futures::{SinkExt, StreamExt};
 
 use super::{Done, Item, Items, Refused, Stage};
 use crate::provider::Office;
+use crate::provider::watch::Want;
 use crate::store::dump::dump;
 use crate::store::{Filter, StoreError};
 
@@ -24,6 +25,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two reports of how far it is.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
+/// A trace in which nothing happens says so.
+const QUIET: Duration = Duration::from_secs(60);
 /// Messages asked for at once.
 const PAGE: usize = 200;
 
@@ -127,6 +130,28 @@ impl<'a> Pace<'a> {
             self.last = now;
         }
         due
+    }
+}
+
+/// What goes on in sessions, until nobody takes it any more.
+pub(super) async fn trace(
+    office: &Office,
+    want: Want,
+    items: &mut dyn Items,
+) -> Result<Done, Refused> {
+    if office.board.listeners().is_empty() {
+        let mend = "start it: restante serve";
+        return Err(Refused::new("no provider runs, so there are no sessions", mend));
+    }
+    let mut events = office.watch.join(want);
+    loop {
+        let item = match select(events.next(), office.world.wait(QUIET)).await {
+            Either::Left((Some(seen), _)) => Item::Seen(seen),
+            Either::Left((None, _)) => return Ok(Done::Listed),
+            // A sign of life; and whoever has gone without a word is noticed.
+            Either::Right(_) => stage("waiting", 0, 0),
+        };
+        items.put(item).await?;
     }
 }
 

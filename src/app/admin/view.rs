@@ -366,6 +366,17 @@ impl From<LastDrain> for Drain {
     }
 }
 
+/// How far a long answer is.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Stage {
+    /// What is counted.
+    pub what: String,
+    /// So many are done.
+    pub done: u64,
+    /// Of so many; 0 where nobody knows.
+    pub total: u64,
+}
+
 /// The command of an action.
 pub(super) fn action_word(action: QueueAction) -> &'static str {
     match action {

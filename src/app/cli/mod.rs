@@ -58,6 +58,9 @@ pub enum Command {
         /// Where to put everything
         #[arg(default_value = "./restante-data", value_name = "DIR")]
         dir: PathBuf,
+        /// Set it up and print the commands, but do not serve
+        #[arg(long)]
+        no_serve: bool,
     },
     /// Read the configuration and say every fault with file, line and column
     Check {
@@ -118,6 +121,22 @@ pub enum Command {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Watch sessions as they run
+    ///
+    /// One line for each command and reply, until Ctrl-C. Secrets and contents are never shown, only their lengths. A
+    /// trace that cannot keep up misses events and says how many; no session waits for it.
+    Trace {
+        /// Sessions of this customer only, from its login on
+        #[arg(long, value_name = "NAME")]
+        customer: Option<CustomerName>,
+        /// Sessions from this address only
+        #[arg(long, value_name = "IP")]
+        address: Option<std::net::IpAddr>,
+    },
+    /// The snapshot of `status`, live in a terminal
+    ///
+    /// It is drawn anew every second; `q` or Ctrl-C ends it. Where standard output is no terminal, it is printed once.
+    Top,
     /// A snapshot: listeners, sessions, queues, and how the last drain of each customer ended
     Status,
     /// The customer's side: collect waiting mail from a provider and hand it to a local server or mailbox
@@ -213,6 +232,11 @@ pub enum CustomerCommand {
         name: CustomerName,
         /// Which
         key: String,
+    },
+    /// Ready text for the customer: fetchmail, Exim, `restante fetch` and DNS, with the real names
+    Kit {
+        /// For whom
+        name: CustomerName,
     },
     /// Further logins, each with a label: NAME/LABEL
     #[command(subcommand)]

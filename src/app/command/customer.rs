@@ -45,6 +45,8 @@ pub(super) fn run(
         }
         C::Unset { name, key } => changed(&ask(desk, Request::CustomerUnset { name, key })?, out)?,
         C::Credential(command) => credential(command, desk, out)?,
+        // It needs the configuration too and has a file of its own.
+        C::Kit { .. } => return Err(unexpected().into()),
     }
     Ok(())
 }

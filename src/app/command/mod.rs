@@ -10,11 +10,14 @@ mod dump;
 mod exchange;
 mod fetch;
 mod flush;
+mod kit;
 mod load;
 mod manual;
 mod queue;
 mod status;
 mod store;
+mod top;
+mod trace;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
@@ -23,11 +26,12 @@ use clap::Parser;
 
 use super::admin::{Done, NewLogin, Password, Refused, Request};
 use super::backend::Backend;
-use super::cli::{Cli, Command};
+use super::cli::{Cli, Command, CustomerCommand};
 use super::config::place::Report;
 use super::config::{self, Config};
 use super::output::{Format, Out};
 use super::{logging, quickstart, run as running};
+use crate::provider::watch::Want;
 
 /// Why a command ends with another status than 0.
 #[derive(Debug)]
@@ -97,7 +101,13 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             doctor::run(chosen, customer, password_stdin, name_servers, &mut out)?;
         }
         Command::Serve => serve(&load(chosen)?)?,
-        Command::Quickstart { dir } => quickstart::quickstart(&dir, &mut out)?,
+        Command::Quickstart { dir, no_serve } => {
+            quickstart::quickstart(&dir, no_serve, &mut out)?;
+        }
+        Command::Customer(CustomerCommand::Kit { name }) => {
+            let config = load(chosen.clone())?;
+            ask_with(chosen, |desk| kit::run(name, &config, desk, &mut out))?;
+        }
         Command::Customer(command) => {
             ask_with(chosen, |desk| customer::run(command, desk, &mut out))?;
         }
@@ -109,6 +119,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Load { file, quiet } => load::run(&file, quiet, &self::load(chosen)?, &mut out)?,
         Command::Flush { domain } => ask_with(chosen, |desk| flush::run(domain, desk, &mut out))?,
+        Command::Trace { customer, address } => {
+            trace::run(Want { customer, address }, chosen, &mut out)?;
+        }
+        Command::Top => top::run(chosen, &mut out)?,
         Command::Status => ask_with(chosen, |desk| status::run(desk, &mut out))?,
     }
     Ok(out.flush()?)

@@ -8,16 +8,21 @@ use crate::app::output::Out;
 
 pub(super) fn run(desk: &mut Backend, out: &mut Out) -> Result<(), Failure> {
     let Done::Status(status) = ask(desk, Request::Status)? else { return Err(unexpected().into()) };
+    show(&status, out)
+}
+
+/// For people as tables, else as it is.
+pub(super) fn show(status: &Status, out: &mut Out) -> Result<(), Failure> {
     if !out.is_text() {
-        return Ok(out.json(&status)?);
+        return Ok(out.json(status)?);
     }
     let how = if status.running { "running" } else { "not running; this is the store itself" };
     out.line(&format!("restante {} for {}, {how}", status.version, status.hostname))?;
-    listeners(&status, out)?;
-    queues(&status, out)?;
-    drains(&status, out)?;
-    relay(&status, out)?;
-    store(&status, out)?;
+    listeners(status, out)?;
+    queues(status, out)?;
+    drains(status, out)?;
+    relay(status, out)?;
+    store(status, out)?;
     Ok(())
 }
 

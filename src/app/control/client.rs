@@ -54,10 +54,10 @@ impl Client {
         feed: &mut Feed<'_>,
         each: &mut dyn FnMut(Item) -> Result<(), Refused>,
     ) -> Result<Done, Refused> {
-        let sends = matches!(request, Request::QueueImport { .. });
+        let mut goes_on = matches!(request, Request::QueueImport { .. });
         self.say(&Ask { version: VERSION, request })?;
         let mut own = None;
-        while sends {
+        while goes_on {
             let sent = match feed() {
                 Ok(Some(octets)) => Sent::Octets(octets),
                 Ok(None) => Sent::End,
@@ -67,9 +67,7 @@ impl Client {
                 }
             };
             self.say(&sent)?;
-            if !matches!(sent, Sent::Octets(_)) {
-                break;
-            }
+            goes_on = matches!(sent, Sent::Octets(_));
         }
         let answer = self.answer(each);
         own.map_or(answer, Err)

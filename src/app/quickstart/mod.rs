@@ -24,11 +24,11 @@ const CONFIG: &str = "restante.toml";
 const CUSTOMER: &str = "demo";
 const DOMAIN: &str = "demo.example";
 
-/// Does it all; returns when the provider has stopped.
+/// Does it all; returns when the provider has stopped, or at once if it is not to serve.
 ///
 /// # Errors
 /// The folder is not ours to fill, something cannot be written, or the provider cannot start.
-pub fn quickstart(dir: &Path, out: &mut Out) -> Result<(), Failure> {
+pub fn quickstart(dir: &Path, no_serve: bool, out: &mut Out) -> Result<(), Failure> {
     let dir = std::path::absolute(dir).map_err(|error| cannot(dir, &error))?;
     let file = dir.join(CONFIG);
     if file.exists() {
@@ -37,12 +37,12 @@ pub fn quickstart(dir: &Path, out: &mut Out) -> Result<(), Failure> {
             out.text(&texts::again(&texts::program(), &dir, CUSTOMER))?;
         }
         out.flush()?;
-        return serve(&config);
+        return if no_serve { Ok(()) } else { serve(&config) };
     }
     empty_folder(&dir)?;
     let config = fill(&dir, &file, out)?;
     out.flush()?;
-    serve(&config)
+    if no_serve { Ok(()) } else { serve(&config) }
 }
 
 fn cannot(path: &Path, error: &io::Error) -> Refused {

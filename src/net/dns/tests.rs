@@ -92,8 +92,8 @@ fn server(strays: usize) -> (SocketAddr, Arc<AtomicUsize>) {
             stream.read_exact(&mut query).expect("read");
             let reply = reply(&query, false);
             let length = u16::try_from(reply.len()).expect("short").to_be_bytes();
-            stream.write_all(&[&length[..], &reply].concat()).expect("written");
             count.fetch_add(1, Ordering::Relaxed);
+            stream.write_all(&[&length[..], &reply].concat()).expect("written");
         }
     });
     (address, by_tcp)

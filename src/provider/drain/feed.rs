@@ -18,17 +18,18 @@ use crate::provider::mime::Obstacle;
 use crate::smtp::sender::{Extensions, Outgoing, Unfit};
 use crate::store::{BodyReader, Head, HeldRecipient, Position, Store, StoreError};
 
-/// Most octets of bodies read ahead, all messages together; one chunk of the store may come on top.
+/// Most octets of bodies read ahead, all together; one chunk of the store may come on top.
 pub(super) const AHEAD_BYTES_MAX: u64 = 256 << 10;
-/// Octets of the body under way that are held before no more is asked for; the store's reader may hold as much
-/// again, twice.
+/// Octets of the body under way that are held before no more is asked for; the reader may hold twice as much.
 const BODY_AHEAD_BYTES_MAX: u64 = 64 << 10;
 /// The largest chunk that a store gives, in octets.
 const CHUNK_BYTES_MAX: u64 = 64 << 10;
-/// Bodies opened ahead. They are opened half of them at once: a visit to the store costs more than a small body.
+/// Bodies opened ahead, half of them at once: a visit to the store costs more than a small body.
 const OPEN_MAX: usize = 64;
-/// Messages asked for at once, and so many left make it ask again.
+/// Messages asked for at once; with less than half of that left it asks again.
 const PAGE: usize = 128;
+/// The first page is short, so that the first message does not wait for the others to be looked up.
+const FIRST_PAGE: usize = 2;
 /// Recipients in a transaction where the server names no limit (RFC 5321 §4.5.3.1.8).
 const RECIPIENTS_MAX: usize = 100;
 
@@ -86,6 +87,7 @@ pub(super) struct Feed {
     store: Arc<dyn Store>,
     lease: Arc<Lease>,
     page: Option<BoxFuture<'static, Result<Vec<Head>, StoreError>>>,
+    page_length: usize,
     cursor: Option<Position>,
     /// The queues have been seen to their end.
     is_dry: bool,
@@ -106,6 +108,7 @@ impl Feed {
             store,
             lease,
             page: None,
+            page_length: FIRST_PAGE,
             cursor: None,
             is_dry: false,
             heads: VecDeque::new(),
@@ -127,6 +130,7 @@ impl Feed {
     /// Starts over from the beginning of the queues.
     pub(super) fn restart(&mut self) {
         self.cursor = None;
+        self.page_length = FIRST_PAGE;
         self.is_dry = false;
     }
 
@@ -203,7 +207,9 @@ impl Feed {
     fn poll_page(&mut self, context: &mut Context<'_>) -> Option<News> {
         if self.page.is_none() && !self.is_dry && self.heads.len() < PAGE / 2 {
             let (store, lease, after) = (self.store.clone(), self.lease.clone(), self.cursor);
-            self.page = Some(async move { store.next(&lease, after, PAGE).await }.boxed());
+            let length = self.page_length;
+            self.page_length = (length * 8).min(PAGE);
+            self.page = Some(async move { store.next(&lease, after, length).await }.boxed());
         }
         let page = self.page.as_mut()?;
         let Poll::Ready(answer) = page.poll_unpin(context) else { return None };

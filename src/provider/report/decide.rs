@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::mail::ReplyText;
 
-    // covers: N-16, N-17
+    // covers: N-16, N-17, DS-3
     /// All eight NOTIFY values and its absence, each with failure and relaying, from a mailbox and from `<>`.
     #[test]
     fn every_combination_of_notify() {

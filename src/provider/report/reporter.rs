@@ -161,7 +161,8 @@ impl Reporter {
     /// Where a report to this reverse-path goes; `None`: nowhere, the postmaster has to look.
     async fn route(&self, reverse_path: &ReversePath) -> Result<Option<Route>, StoreError> {
         let ReversePath::Mailbox(address) = reverse_path else { return Ok(None) };
-        // An address literal has no queue; its mail stays for the postmaster.
+        // Deviation (RFC 5321 §6.1): queues are named by domains, and mail to a bare address is taken nowhere any more;
+        // failed mail from an address literal stays for the postmaster.
         let Ok(to) = ForwardPath::parse(address) else { return Ok(None) };
         let policy = self.office.policy();
         let now = self.office.world.now();

@@ -10,7 +10,7 @@ use sasl::common::{ChannelBinding, Credentials};
 use proptest::strategy::Strategy as _;
 
 use super::*;
-use crate::mail::{Domain, Timestamp};
+use crate::mail::{CramContexts, Domain, ScramVerifier, Timestamp};
 
 fn terms() -> Terms {
     Terms {
@@ -101,6 +101,35 @@ fn scram_with_an_independent_client() {
         let (verdict, is_signed) = scram(Mechanism::ScramSha256, None, &mut client, &right);
         assert_eq!((matches!(verdict.proof, Proof::Proven(_)), is_signed), (proves, proves));
         assert_eq!(verdict.name, "demo");
+    }
+}
+
+// covers: C-04
+#[test]
+fn what_is_stored_for_one_mechanism_serves_it_alone_and_tells_no_password() {
+    let whole = stored("the secret", &[5; 16]);
+    let text = serde_json::to_string(&whole).expect("JSON");
+    assert!(!text.contains("secret"), "{text}");
+    // Without the record of the other mechanism each works as before.
+    let ScramVerifier { salt, iterations, .. } = whole.scram.clone();
+    let nothing = ScramVerifier { salt, iterations, stored_key: [0; 32], server_key: [0; 32] };
+    let cram_only = Credential { scram: nothing, ..whole.clone() };
+    let nothing = CramContexts { inner: [0; 16], outer: [0; 16] };
+    let scram_only = Credential { cram: nothing, ..whole };
+    for (credential_of, by_scram) in [(&cram_only, false), (&scram_only, true)] {
+        let mut client = scram_client("the secret", ChannelBinding::None);
+        let (judged, _) = scram(Mechanism::ScramSha256, None, &mut client, credential_of);
+        assert_eq!(matches!(judged.proof, Proof::Proven(_)), by_scram);
+        let step = nonce(Mechanism::CramMd5.begin(&terms(), None), [3; 32]);
+        let (words, exchange) = challenge(step);
+        let mut mac = <hmac::Hmac<md5::Md5> as hmac::KeyInit>::new_from_slice(b"the secret")
+            .expect("any length");
+        hmac::Mac::update(&mut mac, words.as_bytes());
+        let digest: String =
+            hmac::Mac::finalize(mac).into_bytes().iter().map(|o| format!("{o:02x}")).collect();
+        let step = exchange.respond(format!("demo {digest}").as_bytes());
+        let judged = verdict(credential(step, credential_of));
+        assert_eq!(matches!(judged.proof, Proof::Proven(_)), !by_scram);
     }
 }
 

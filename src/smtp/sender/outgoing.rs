@@ -199,6 +199,7 @@ mod tests {
         Outgoing { tag: 1, envelope, facts: ContentFacts::default(), size: 20 }
     }
 
+    // covers: DS-1, DS-2
     #[test]
     fn parameters_only_where_offered() {
         let all = Extensions::parse("x\nSIZE\n8BITMIME\nSMTPUTF8\nDSN");
@@ -231,6 +232,8 @@ mod tests {
         assert_eq!(mail.check(&eight), Ok(()));
         mail.facts.has_8bit_header = true;
         assert_eq!(mail.check(&none), Err(Unfit::EightBitHeader));
+        // Nobody said that it is UTF-8: it goes on as it came.
+        assert_eq!(mail.check(&eight), Ok(()));
         mail.envelope.smtputf8 = true;
         assert_eq!(mail.check(&eight), Err(Unfit::Utf8Header));
         let small = Extensions { size: Some(19), ..Extensions::default() };

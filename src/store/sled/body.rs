@@ -190,6 +190,20 @@ pub(crate) struct Frames {
 impl Frames {
     /// The rest of the frame that holds `place`. `Ok(None)`: not what was written.
     pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.take(|file, octets, offset| file.read_at(octets, offset))
+    }
+
+    /// The same if the system has it in memory; `None` otherwise, and also if anything is wrong with it: who waits
+    /// for the disk finds that out and says it.
+    fn next_at_once(&mut self) -> Option<Vec<u8>> {
+        let waits = || io::Error::from(io::ErrorKind::WouldBlock);
+        self.take(|file, octets, at| file.read_at_once(octets, at).ok_or_else(waits)).ok().flatten()
+    }
+
+    fn take(
+        &mut self,
+        read: impl Fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<Option<Vec<u8>>> {
         if self.place >= self.size {
             return Ok(Some(Vec::new()));
         }
@@ -197,7 +211,7 @@ impl Frames {
         let begin = number * BODY_BYTES_MAX as u64;
         let content = usize::try_from(self.size - begin).unwrap_or(usize::MAX).min(BODY_BYTES_MAX);
         let mut octets = vec![0; FRAME_BYTES + content];
-        let got = self.file.read_at(&mut octets, self.at.offset + frame::body_offset(number))?;
+        let got = read(&*self.file, &mut octets, self.at.offset + frame::body_offset(number))?;
         octets.truncate(got);
         let Ok(sound) = frame::body(&octets, &self.nonce, self.id, number) else { return Ok(None) };
         if sound.len() != content {
@@ -309,6 +323,11 @@ impl BodyReader for Reader {
             if frames.place >= frames.size {
                 self.frames = Some(frames);
                 return Ok(Vec::new());
+            }
+            // What is in memory is not worth a visit to another thread.
+            if let Some(octets) = frames.next_at_once() {
+                self.frames = Some(frames);
+                return Ok(octets);
             }
             let shared = self.shared.clone();
             let (frames, octets, ready) = off(move || {

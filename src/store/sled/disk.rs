@@ -42,6 +42,11 @@ pub trait DiskFile: Send + Sync + Debug {
     fn write_at(&self, octets: &[u8], offset: u64) -> io::Result<()>;
     /// Reads up to `octets.len()`; fewer at the end of the file only.
     fn read_at(&self, octets: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The same if it takes no waiting for a device, because the system has the octets in memory; otherwise `None`.
+    fn read_at_once(&self, octets: &mut [u8], offset: u64) -> Option<usize> {
+        let _ = (octets, offset);
+        None
+    }
     /// Returns when the content would survive a power cut.
     fn sync(&self) -> io::Result<()>;
     /// Cuts the file.
@@ -114,6 +119,16 @@ impl DiskFile for File {
             }
         }
         Ok(done)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_at_once(&self, octets: &mut [u8], offset: u64) -> Option<usize> {
+        let wanted = octets.len();
+        let mut place = [io::IoSliceMut::new(octets)];
+        let flags = rustix::io::ReadWriteFlags::NOWAIT;
+        // Less than all is what the system has in memory; the rest takes waiting.
+        let got = rustix::io::preadv2(self, &mut place, offset, flags);
+        got.ok().filter(|got| *got == wanted)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -3,6 +3,8 @@
 //!
 //! Called by everything in here that waits for somebody. It decides nothing.
 
+pub(crate) use chosen::*;
+
 #[cfg(not(test))]
 mod chosen {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -35,5 +37,3 @@ mod chosen {
         work()
     }
 }
-
-pub(crate) use chosen::*;
