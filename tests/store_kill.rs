@@ -11,7 +11,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use futures::executor::block_on;
-use restante::mail::QueueId;
 use restante::store::{Filter, LeaseAnswer, Options, SledStore, Store};
 use store_support::disk::Dice;
 use store_support::*;
@@ -57,12 +56,9 @@ fn the_process_that_is_killed() {
     let options = Options { segment_bytes: 2 << 20, cache_bytes: 8 << 20, ..Options::default() };
     let store = SledStore::open(Path::new(&folder), options).expect("opened");
     println!();
-    let numbers: BTreeMap<QueueId, u64> = (0..round)
-        .flat_map(|r| (0..known).map(move |n| (id(r * ROUND + n), r * ROUND + n)))
-        .collect();
     let mut old = Vec::new();
     for head in block_on(store.query(Filter::default(), None, usize::MAX)).expect("a listing") {
-        let n = numbers[&head.id];
+        let n = head.arrived.0 - arrived(0).0;
         let octets = read_from(&store, head.id, 0).expect("a body");
         let sound = octets == body(n, octets.len());
         println!("there {n} {} {} {sound}", head.recipients.len(), octets.len());
