@@ -362,7 +362,7 @@ impl Play {
             .filter(|index| over & (1 << index) != 0)
             .filter_map(|index| Some((index, self.model.state(id(n), index)?)))
             .filter(|(_, state)| state.is_over())
-            .chain((over % 7 == 0).then(|| (1, RecipientState::Failed(reply("550 other")))))
+            .chain(over.is_multiple_of(7).then(|| (1, RecipientState::Failed(reply("550 other")))))
             .collect();
         let report = report.map(|(to, size)| {
             self.reports += 1;
