@@ -24,7 +24,7 @@ fn live(home: &Path) {
         for round in 0..3 {
             let first = 1 + opening * 100_000 + round * 10_000;
             let refused = (first..first + 5_000).find(|n| {
-                let size = if n % 9 == 0 { 400_000 } else { 5_000 };
+                let size = if u64::is_multiple_of(*n, 9) { 400_000 } else { 5_000 };
                 match put_body(&store, two(*n), &body(*n, size)) {
                     Ok(()) => {
                         book.note(*n, |told| (told.kept, told.size) = (true, size));
