@@ -2,7 +2,7 @@
 //! and 200 hostile connections from other addresses.
 //!
 //! `cargo bench --bench flood` prints one table; docs/performance-flood.md holds a run and how to read it. The numbers vary
-//! with the machine; the ratios are what counts. `RESTANTE_FLOOD_MESSAGES` sets the messages of each run (default 400).
+//! with the machine; the ratios are what counts. `RESTANTE_FLOOD_MESSAGES` sets the messages of each run (default 2000).
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -25,7 +25,7 @@ const HOSTILE_PAUSE: Duration = Duration::from_millis(50);
 
 fn main() {
     let messages =
-        std::env::var("RESTANTE_FLOOD_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
+        std::env::var("RESTANTE_FLOOD_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let limit = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("descriptors");
