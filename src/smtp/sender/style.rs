@@ -13,7 +13,7 @@ pub struct Style {
     pub pipelining: bool,
     /// Use CHUNKING where offered.
     pub chunking: bool,
-    /// Each [`Action::Send`] is exactly one line: for clients that lose the rest of a TLS record.
+    /// Each [`Action::Send`](super::Action::Send) is exactly one line: for clients that lose the rest of a TLS record.
     pub line_by_line: bool,
     /// The first transaction goes alone and by DATA: a client that loses the rest of a record stalls before any
     /// content is on its way, and nothing is in doubt.
