@@ -41,6 +41,8 @@ pub(super) struct Parcel {
     /// The store's index and the address of each recipient in the envelope.
     pub(super) recipients: Vec<(u32, ForwardPath)>,
     pub(super) arrived: Timestamp,
+    /// An earlier drain offered it to all of them, and all were deferred.
+    pub(super) was_deferred: bool,
     /// Octets of reading ahead that were set aside for it.
     room: u64,
 }
@@ -274,16 +276,16 @@ impl Feed {
                 recipients: some.iter().map(|held| held.recipient.clone()).collect(),
                 ..head.envelope.clone()
             };
+            let recipients =
+                some.iter().map(|held| (held.index, held.recipient.forward_path.clone()));
             self.next_tag += 1;
             let (facts, size) = (head.facts.clone(), head.facts.size);
             self.parcels.push_back(Parcel {
                 id: head.id,
                 outgoing: Outgoing { tag: self.next_tag, envelope, facts, size },
-                recipients: some
-                    .iter()
-                    .map(|held| (held.index, held.recipient.forward_path.clone()))
-                    .collect(),
+                recipients: recipients.collect(),
                 arrived: head.arrived,
+                was_deferred: some.iter().all(|held| held.state.is_deferred()),
                 room: 0,
             });
         }
