@@ -578,7 +578,8 @@ fn a_domain_that_changed_hands_is_asked_for_no_more() {
     assert_eq!(scene.made().len(), 1);
     // It waits for its next attempt, and belongs to another customer by then.
     let directory = &scene.office.directory;
-    let mut acme = (*block_on(directory.customer(&customer_name())).unwrap().unwrap()).clone();
+    let mut acme =
+        (*block_on(directory.customer(&customer_name())).expect("read").expect("acme")).clone();
     acme.domains.retain(|mine| *mine != domain("example.com"));
     block_on(directory.update(acme)).expect("changed");
     scene.pass(86_400);
