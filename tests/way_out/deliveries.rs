@@ -358,12 +358,21 @@ fn sigterm_waits_for_the_reply_to_what_is_on_its_way() {
     }
     writer.write_all(b"354 go\r\n").expect("said");
     assert!(lines.any(|line| line.expect("content") == "."));
+    let door = provider.address("mx");
     provider.order_to_stop();
     provider.wait_for_log("stopping");
+    // Its doors are closed by now, and only the call is left.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(&door).is_ok() {
+        assert!(std::time::Instant::now() < deadline, "{}", provider.log());
+    }
     writer.write_all(b"250 taken\r\n").expect("said");
     assert_eq!(lines.next().expect("goodbye").expect("a line"), "QUIT");
     writer.write_all(b"221 bye\r\n").expect("said");
     assert!(provider.has_ended_well(), "{}", provider.log());
+    let log = provider.log();
+    let (drained, stopped) = (log.find(" drained "), log.find(" stopped"));
+    assert!(drained.is_some() && drained < stopped, "{log}");
     provider.start();
     wait_for_queue(&provider, 0);
 }
