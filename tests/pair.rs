@@ -287,3 +287,41 @@ fn deferring_without_end_is_left_in_peace() {
     assert!(taken.quit && (100..200).contains(&last.deferred), "{}", last.deferred);
     assert_eq!(place.queued().len(), 300);
 }
+
+#[test]
+fn what_was_deferred_before_does_not_block_what_is_behind_it() {
+    let mut place = Place::default();
+    let refusing = |address: &'static str| {
+        Server::default().moody(move |command, _, _| {
+            let is_meant = command.starts_with("RCPT") && command.contains(address);
+            is_meant.then(|| Reply::Say("451 4.2.1 later\r\n".into()))
+        })
+    };
+    // The backlog: more messages than a drain takes deferred in a row.
+    for _ in 0..130 {
+        place.put("t@foo.example", &["full@example.com"], b"x\r\n");
+    }
+    let (last, _) = place.drain_to(refusing("full@"));
+    assert_eq!(last.ended, "deferring");
+    // The rest of it is new to the second drain, and too little to leave for.
+    place.put_many(5);
+    let (last, taken) = place.drain_to(refusing("full@"));
+    assert_eq!((last.ended.as_str(), last.delivered, last.deferred), ("quit", 5, 130));
+    assert_eq!(taken.messages.len(), 5);
+    // A server that refuses all that is new is still left in peace.
+    place.put_many(300);
+    let (last, _) = place.drain_to(refusing("@"));
+    assert_eq!(last.ended, "deferring");
+    assert!((230..330).contains(&last.deferred), "{}", last.deferred);
+}
+
+#[test]
+fn our_own_verdicts_do_not_end_a_drain() {
+    let mut place = Place::default();
+    for _ in 0..150 {
+        place.put("t@foo.example", &["j\u{fc}rgen@example.com"], b"x\r\n");
+    }
+    place.put_many(5);
+    let (last, _) = place.drain_to(Server::default());
+    assert_eq!((last.ended.as_str(), last.delivered, last.deferred), ("quit", 5, 150));
+}

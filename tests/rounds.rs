@@ -567,3 +567,24 @@ fn a_domain_that_takes_no_mail_ends_the_attempts() {
     assert_eq!(scene.made().len(), 1);
     assert!(scene.left()[0].recipients[0].state.is_over(), "kept, visible");
 }
+
+#[test]
+fn a_domain_that_changed_hands_is_asked_for_no_more() {
+    let mut scene = Scene::new().etrn();
+    scene.fate(Fate::Down);
+    scene.mail("a@example.com");
+    assert_eq!(scene.ask("example.com"), Ok(1));
+    scene.settle();
+    assert_eq!(scene.made().len(), 1);
+    // It waits for its next attempt, and belongs to another customer by then.
+    let directory = &scene.office.directory;
+    let mut acme =
+        (*block_on(directory.customer(&customer_name())).expect("read").expect("acme")).clone();
+    acme.domains.retain(|mine| *mine != domain("example.com"));
+    block_on(directory.update(acme)).expect("changed");
+    scene.pass(86_400);
+    assert_eq!(scene.made().len(), 1, "nothing of its own waits");
+    let counts = scene.store.counts.load(Ordering::Relaxed);
+    scene.pass(86_400);
+    assert_eq!(scene.store.counts.load(Ordering::Relaxed), counts, "nor is it looked at any more");
+}

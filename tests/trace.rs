@@ -34,6 +34,9 @@ fn a_session_is_seen_without_its_secrets() {
     spy.heard(b"AUTH CRAM-MD5\r\n", false);
     spy.said(b"334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2U+\r\n");
     spy.heard(b"YWNtZSBhYmNkZWY=\r\n", false);
+    // Two replies in one breath: it is the last that asks.
+    spy.said(b"250 2.0.0 fine\r\n334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2U+\r\n");
+    spy.heard(b"quit\r\n", false);
     spy.said(b"235 2.7.0 welcome\r\n");
     spy.fact(&Fact::LoggedIn { login: "acme/office".into(), mechanism: "CRAM-MD5" });
     // A line in two pieces, whose second half begins like a verb.
@@ -56,6 +59,9 @@ fn a_session_is_seen_without_its_secrets() {
             (Kind::Heard, "AUTH CRAM-MD5"),
             (Kind::Said, "334 [challenge]"),
             (Kind::Heard, "[18 octets, a response]"),
+            (Kind::Said, "250 2.0.0 fine"),
+            (Kind::Said, "334 [challenge]"),
+            (Kind::Heard, "[6 octets, a response]"),
             (Kind::Said, "235 2.7.0 welcome"),
             (Kind::Event, "logged in as acme/office by CRAM-MD5"),
             (Kind::Heard, "[8 octets]"),

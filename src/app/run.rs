@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_std::task;
 use futures::StreamExt;
 use futures::channel::mpsc;
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_async_std::Signals;
 
@@ -31,8 +31,8 @@ use crate::net::serve::Host;
 use crate::net::stop::Stop;
 use crate::net::tls::{MinimumVersion, PairFiles, ServerFiles, ServerTls};
 use crate::net::{descriptors, http};
-use crate::provider::board::Listener;
-use crate::provider::call::Caller;
+use crate::provider::board::{LastDrain, Listener};
+use crate::provider::call::{Call, CallError, Caller};
 use crate::provider::ledger::TARGET;
 use crate::provider::report::Reporter;
 use crate::provider::rounds::Rounds;
@@ -43,6 +43,8 @@ use crate::smtp::Door;
 const UPKEEP_PAUSE: Duration = Duration::from_secs(30);
 /// How long sessions and drains may take to come to their next safe point after the order to stop.
 const FAREWELL: Duration = Duration::from_secs(30);
+/// How often a stopping provider looks whether its calls are over.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs the provider until SIGTERM or SIGINT.
 ///
@@ -106,7 +108,7 @@ async fn run(config: &Config, office: &Arc<Office>, mut adopted: Adopted) -> Res
     task::spawn(upkeep(office.clone(), tls.clone(), stop.clone()));
     task::spawn(reports(office.clone(), stop.clone()));
     task::spawn(expiries(office.clone(), stop.clone()));
-    call_out(config, office, &stop);
+    let calls = call_out(config, office, &stop);
     for Listener { name, address } in office.board.listeners() {
         let address = address.to_string();
         log::info!(target: TARGET, listener = name, address = address; "listening");
@@ -118,8 +120,12 @@ async fn run(config: &Config, office: &Arc<Office>, mut adopted: Adopted) -> Res
     manager::stopping();
     giver.give();
     drop((host, alive));
-    // The receiver ends when the last session has dropped its sender.
-    if let Either::Right(_) = select(gone.next(), Box::pin(task::sleep(FAREWELL))).await {
+    let all_gone = Box::pin(async {
+        // The receiver ends when the last session has dropped its sender.
+        gone.next().await;
+        calls.over().await;
+    });
+    if let Either::Right(_) = select(all_gone, Box::pin(task::sleep(FAREWELL))).await {
         log::warn!(target: TARGET, seconds = FAREWELL.as_secs(); "stopped-with-sessions");
     }
     attending.await;
@@ -237,12 +243,43 @@ fn warn_of_no_way_out(config: &Config) {
     }
 }
 
-/// The ETRN path and the way out.
-fn call_out(config: &Config, office: &Arc<Office>, stop: &Stop) {
+/// The calls that we made ourselves: each holds one of these while it lasts.
+#[derive(Clone, Default)]
+struct Calls(Arc<()>);
+
+impl Calls {
+    /// Is ready when no call is under way. Looks now and then, since that is asked once in a process's life.
+    async fn over(&self) {
+        // One is the phone's, one is ours.
+        while Arc::strong_count(&self.0) > 2 {
+            task::sleep(LOOK_PAUSE).await;
+        }
+    }
+}
+
+/// A phone whose calls are counted until their leases are handed back.
+struct Counting {
+    phone: Phone,
+    calls: Calls,
+}
+
+impl Caller for Counting {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<LastDrain, CallError>> {
+        let (calls, work) = (self.calls.clone(), self.phone.call(call));
+        Box::pin(async move {
+            let outcome = work.await;
+            drop(calls);
+            outcome
+        })
+    }
+}
+
+/// The ETRN path and the way out; answers the calls under way.
+fn call_out(config: &Config, office: &Arc<Office>, stop: &Stop) -> Calls {
     warn_of_no_way_out(config);
-    let resolver = Resolver::of_the_system();
-    let phone: Arc<dyn Caller> =
-        Arc::new(Phone::new(office.clone(), resolver, Reach::default(), stop.clone()));
+    let (resolver, calls) = (Resolver::of_the_system(), Calls::default());
+    let phone = Phone::new(office.clone(), resolver, Reach::default(), stop.clone());
+    let phone: Arc<dyn Caller> = Arc::new(Counting { phone, calls: calls.clone() });
     for rounds in
         [Rounds::etrn(office.clone(), phone.clone()), Rounds::relay(office.clone(), phone.clone())]
     {
@@ -252,6 +289,7 @@ fn call_out(config: &Config, office: &Arc<Office>, stop: &Stop) {
             select(Box::pin(rounds.run()), Box::pin(farewell(stop))).await;
         });
     }
+    calls
 }
 
 /// Is ready when the order to stop was given and running calls have had their time.

@@ -78,6 +78,12 @@ pub enum RecipientState {
 }
 
 impl RecipientState {
+    /// Whether the customer's server put it off when it was last offered.
+    #[must_use]
+    pub const fn is_deferred(&self) -> bool {
+        matches!(self, Self::Deferred(_))
+    }
+
     /// Whether nothing is left to do but to report; such a recipient is never offered again.
     #[must_use]
     pub const fn is_over(&self) -> bool {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
-use futures::io::{AsyncReadExt, AsyncWriteExt};
+use futures::future::{BoxFuture, Either, select};
+use futures::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::deliver::deliver_opened;
 use super::dial;
@@ -86,7 +86,13 @@ impl Caller for Phone {
             let Call { lease, way, place, tls, identity, login } = call;
             let hostname = office.policy().hostname.clone();
             let order = Order { hostname, world: &*office.world, tls, identity, login };
-            let opened = match connect(&order, &resolver, reach, &place).await {
+            // Nothing is on its way yet, so the order to stop is obeyed at once.
+            let connecting = Box::pin(connect(&order, &resolver, reach, &place));
+            let outcome = match select(connecting, Box::pin(stop.given())).await {
+                Either::Left((outcome, _)) => outcome,
+                Either::Right(_) => Err(CallError::Later("the provider is being stopped".into())),
+            };
+            let opened = match outcome {
                 Ok(opened) => opened,
                 Err(error) => {
                     release(&office, lease).await;
@@ -284,8 +290,8 @@ async fn opened(
     let mut place = vec![0; 2 << 10];
     let mut out = Vec::new();
     loop {
-        let octets = heard(&mut wire, &mut place).await?;
-        match opening.advance(&place[..octets], &mut out) {
+        let limit = REPLY_SECONDS_MAX.into();
+        match replied(&mut *wire.stream, &mut place, opening, &mut out, limit).await? {
             Step::Stay(same) => opening = same,
             Step::Upgrade(upgrade) => {
                 wire = secured(order, name, wire).await.map_err(Failure::Handshake)?;
@@ -304,13 +310,31 @@ async fn opened(
     }
 }
 
-async fn heard(wire: &mut Wire, place: &mut [u8]) -> io::Result<usize> {
-    let read = within(REPLY_SECONDS_MAX.into(), wire.stream.read(place)).await;
-    match read {
-        None => Err(io::Error::new(io::ErrorKind::TimedOut, "the server was silent")),
-        Some(Ok(0)) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up")),
-        Some(outcome) => outcome,
-    }
+/// Reads until a reply is whole. The limit is for all of it: a host that lets it drip gains nothing. `out` is empty
+/// before, and holds the next command behind a reply that is answered with one.
+async fn replied(
+    stream: &mut (impl AsyncRead + Unpin + ?Sized),
+    place: &mut [u8],
+    mut opening: Opening,
+    out: &mut Vec<u8>,
+    limit: Duration,
+) -> io::Result<Step> {
+    let reading = async {
+        loop {
+            let octets = stream.read(place).await?;
+            if octets == 0 {
+                let what = "the server hung up";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+            }
+            match opening.advance(&place[..octets], out) {
+                Step::Stay(same) if out.is_empty() => opening = same,
+                step => return Ok(step),
+            }
+        }
+    };
+    let silent =
+        || Err(io::Error::new(io::ErrorKind::TimedOut, "the server did not reply in time"));
+    within(limit, reading).await.unwrap_or_else(silent)
 }
 
 async fn say(wire: &mut Wire, out: &mut Vec<u8>) -> io::Result<()> {
@@ -342,12 +366,49 @@ fn check_key(identity: &Identity, facts: &TlsFacts) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use super::*;
 
     // covers: T-08
     #[test]
     fn mail_exchangers_are_called_at_port_25_and_nowhere_else() {
         assert_eq!(Reach::default(), Reach { port: 25, local: false });
+    }
+
+    /// A reply without an end, in pieces that each come in good time.
+    struct Dripping(Option<BoxFuture<'static, ()>>);
+
+    impl AsyncRead for Dripping {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            place: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            let soon = Duration::from_millis(1);
+            let nap = self.0.get_or_insert_with(|| super::super::patience::pause(soon).boxed());
+            std::task::ready!(nap.poll_unpin(context));
+            self.0 = None;
+            place[0] = b'2';
+            Poll::Ready(Ok(1))
+        }
+    }
+
+    #[test]
+    fn a_reply_that_drips_is_not_waited_for_longer_than_a_silent_host() {
+        let wish = Wish {
+            hostname: Domain::parse("mx.provider.example").expect("valid"),
+            starttls: StartTls::Never,
+            tls: None,
+            keys: None,
+            nonce: [0; 24],
+        };
+        let (mut dripping, mut out) = (Dripping(None), Vec::new());
+        let (mut place, limit) = ([0; 9], Duration::from_millis(50));
+        let reply = replied(&mut dripping, &mut place, Opening::new(wish), &mut out, limit);
+        let error = futures::executor::block_on(reply).expect_err("no reply");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

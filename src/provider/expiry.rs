@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::ledger::TARGET;
 use super::office::Office;
+use super::turn::LEASE_LASTS;
 use crate::mail::{
     CustomerName, Domain, Outcome, QueueId, RecipientState, ReplyText, Seconds, Timestamp,
 };
@@ -96,7 +97,8 @@ pub(super) async fn settle(
         domains: vec![domain],
         owner: holder.into(),
         lasts: LEASE,
-        overthrow_after: LEASE,
+        // Mail may be on its way under a lease that lives, however slow its drain is.
+        overthrow_after: LEASE_LASTS,
     };
     let LeaseAnswer::Granted(lease) = office.store.lease(wish).await? else { return Ok(false) };
     let outcome = office.store.settle(&lease, settlements.to_vec()).await;

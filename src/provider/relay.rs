@@ -66,7 +66,14 @@ pub(super) async fn give_up(
     let Some(lease) = lease(office, customer, domains, Way::Relay).await? else { return Ok(()) };
     let mut outcome = Ok(());
     while outcome.is_ok() {
-        let heads = office.store.next(&lease, None, PAGE).await?;
+        let heads = match office.store.next(&lease, None, PAGE).await {
+            Ok(heads) => heads,
+            // The lease is handed back whatever happens.
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        };
         if heads.is_empty() {
             break;
         }

@@ -266,6 +266,13 @@ impl Rounds {
             End::Empty => None,
             _ => Some(began),
         };
+        if self.plan == Plan::Etrn
+            && let Some(name) = &round.customer
+            && let Ok(Some(customer)) = self.office.directory.customer(name).await
+        {
+            // What became somebody else's meanwhile is not this customer's to be called for.
+            round.domains.retain(|domain| customer.domains.contains(domain));
+        }
         let domains: Vec<Domain> = round.domains.iter().cloned().collect();
         if self.has_moved(&key) {
             return self.move_on(&key);
@@ -300,7 +307,8 @@ impl Rounds {
                 Duration::ZERO
             }
             End::Busy => BUSY,
-            End::Empty => Duration::ZERO,
+            // Counted as waiting, and yet nothing to call for: at once would be for ever.
+            End::Empty => PAUSE,
             _ => {
                 let pause = retry.get(round.failures).or(retry.last()).copied();
                 round.failures += 1;

@@ -14,8 +14,8 @@ use futures::channel::mpsc;
 use super::board::LastDrain;
 use super::office::Office;
 use crate::mail::{CustomerName, Fact, Timestamp};
-use crate::smtp::Door;
 use crate::smtp::verbs::{self, Verb};
+use crate::smtp::{Door, MECHANISMS};
 
 /// Events that wait for a watcher at most.
 const WAITING_MAX: usize = 1000;
@@ -205,7 +205,7 @@ impl Spy {
 
     /// We say this.
     pub fn said(&mut self, octets: &[u8]) {
-        self.is_asked = octets.starts_with(b"334");
+        self.is_asked = lines(octets).last().is_some_and(|line| line.starts_with(b"334"));
         if !self.office.watch.is_on() {
             return;
         }
@@ -281,8 +281,8 @@ fn shown(line: &[u8]) -> Option<(String, bool)> {
     let row = Verb::find(word)?;
     if verbs::is_secret(line) {
         let mechanism = text.split(' ').nth(1).unwrap_or_default();
-        let known = mechanism.len() <= 20
-            && mechanism.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        // Anything else may be a secret that came without the mechanism in front of it.
+        let known = MECHANISMS.iter().any(|known| known.eq_ignore_ascii_case(mechanism));
         let has_more = text.split(' ').nth(2).is_some();
         let mechanism = if known { mechanism } else { "[hidden]" };
         return Some((
@@ -316,6 +316,7 @@ mod tests {
         assert_eq!(text("AUTH PLAIN AGFjbWUAc2VjcmV0").as_deref(), Some("AUTH PLAIN [hidden]"));
         assert_eq!(text("auth scram-sha-256").as_deref(), Some("auth scram-sha-256"));
         assert_eq!(text("AUTH AGFjbWUAc2VjcmV0AGFjbWUAc2VjcmV0").as_deref(), Some("AUTH [hidden]"));
+        assert_eq!(text("AUTH s3cret").as_deref(), Some("AUTH [hidden]"), "no mechanism");
         assert_eq!(text("MAIL FROM:<a@b.example>").as_deref(), Some("MAIL FROM:<a@b.example>"));
         assert_eq!(text("AGFjbWUAc2VjcmV0"), None);
         assert_eq!(text(""), None);

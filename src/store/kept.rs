@@ -229,7 +229,8 @@ impl Kept {
         if recipient.seen.owner != *customer || domains.binary_search(domain).is_err() {
             return false;
         }
-        let has_arrived = matches!(verdict, Verdict::Said(Outcome::Delivered(_)));
+        let has_arrived =
+            matches!(verdict, Verdict::Said(Outcome::Delivered(_)) | Verdict::Relayed(_));
         if recipient.seen.state.is_over() && !has_arrived {
             return false;
         }

@@ -259,7 +259,7 @@ impl Model {
         let person = &mut letter.people[at];
         let inside =
             person.shown.owner == *lease.customer() && lease.domains().contains(&person.domain);
-        if !inside || (person.is_over() && !matches!(wish, Wish::Delivered)) {
+        if !inside || (person.is_over() && !matches!(wish, Wish::Delivered | Wish::Relayed)) {
             return;
         }
         match wish {

@@ -172,9 +172,19 @@ impl Provider {
 
     /// SIGTERM; whether it ended with status 0.
     pub fn terminate(&mut self) -> bool {
-        let mut child = self.child.take().expect("running");
-        let pid = rustix::process::Pid::from_child(&child);
+        self.order_to_stop();
+        self.has_ended_well()
+    }
+
+    /// SIGTERM, and no more.
+    pub fn order_to_stop(&self) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("running"));
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+    }
+
+    /// Waits for the end; whether it was with status 0.
+    pub fn has_ended_well(&mut self) -> bool {
+        let mut child = self.child.take().expect("running");
         child.wait().expect("ended").success()
     }
 

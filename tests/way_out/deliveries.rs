@@ -1,5 +1,6 @@
 //! ETRN, flush, reports and what a server cannot take, from one end to the other.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
 use crate::host::*;
@@ -335,4 +336,34 @@ fn expiry_and_relaying_are_reported_to_customers_in_their_own_queues() {
         text.contains("Action: relayed") && text.contains("Original-Envelope-Id: E1"),
         "{text}"
     );
+}
+
+#[test]
+fn sigterm_waits_for_the_reply_to_what_is_on_its_way() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut provider =
+        provider(folder.path(), "", Some(listener.local_addr().expect("an address")));
+    send(&provider, "t@foo.example", "a@acme.example", "Subject: one\r\n\r\n");
+    customer(&provider).ask("ETRN acme.example", "253");
+    let (stream, _) = listener.accept().expect("a call");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    let (mut lines, mut writer) = (BufReader::new(&stream).lines(), &stream);
+    writer.write_all(b"220 host.example ESMTP\r\n").expect("said");
+    for line in (&mut lines).map(|line| line.expect("a command")) {
+        if line == "DATA" {
+            break;
+        }
+        writer.write_all(b"250 ok\r\n").expect("said");
+    }
+    writer.write_all(b"354 go\r\n").expect("said");
+    assert!(lines.any(|line| line.expect("content") == "."));
+    provider.order_to_stop();
+    provider.wait_for_log("stopping");
+    writer.write_all(b"250 taken\r\n").expect("said");
+    assert_eq!(lines.next().expect("goodbye").expect("a line"), "QUIT");
+    writer.write_all(b"221 bye\r\n").expect("said");
+    assert!(provider.has_ended_well(), "{}", provider.log());
+    provider.start();
+    wait_for_queue(&provider, 0);
 }

@@ -26,7 +26,8 @@ use crate::store::{Settlement, StoreError, Verdict};
 /// Recipients deferred or in doubt in one drain that are remembered, so as not to be offered twice. With more, the
 /// drain ends when the queues have been seen once.
 const KEPT_MAX: usize = 10_000;
-/// Messages deferred in a row, after which the drain gives up until the next call.
+/// Messages newly deferred in a row, after which the drain gives up until the next call. Those that an earlier drain
+/// met deferred do not count: they stand in front, and would keep all behind them from being offered ever.
 const DEFERRED_IN_A_ROW_MAX: u32 = 100;
 
 /// A parcel that the sender has.
@@ -38,6 +39,8 @@ struct Flight {
     told_of_relaying: Vec<bool>,
     arrived: Timestamp,
     message_id: Option<Box<str>>,
+    /// Deferred already when the drain came upon it.
+    was_deferred: bool,
     /// No recipient had a fate other than `Later`.
     is_deferred_whole: bool,
     /// The line broke while it was on its way.
@@ -178,6 +181,7 @@ impl Books {
                 told_of_relaying,
                 arrived: parcel.arrived,
                 message_id: parcel.outgoing.facts.message_id.take(),
+                was_deferred: parcel.was_deferred,
                 is_deferred_whole: true,
                 is_broken: false,
             },
@@ -191,7 +195,10 @@ impl Books {
         for recipient in 0..recipients {
             self.fate(tag, recipient, Fate::Said(outcome.clone()));
         }
+        // The server never saw it, so this says nothing about the server.
+        let deferred_in_a_row = self.deferred_in_a_row;
         self.close(tag);
+        self.deferred_in_a_row = deferred_in_a_row;
     }
 
     /// This message is not to be offered again in this drain; nothing is recorded.
@@ -243,8 +250,11 @@ impl Books {
     pub(super) fn close(&mut self, tag: u64) {
         let Some(flight) = self.flights.remove(&tag) else { return };
         self.has_counted_break |= flight.is_broken;
-        self.deferred_in_a_row =
-            if flight.is_deferred_whole { self.deferred_in_a_row + 1 } else { 0 };
+        self.deferred_in_a_row = match (flight.is_deferred_whole, flight.was_deferred) {
+            (true, true) => self.deferred_in_a_row,
+            (true, false) => self.deferred_in_a_row + 1,
+            (false, _) => 0,
+        };
         self.fresh.push(Entry::Closed { id: flight.id, size: flight.size });
     }
 

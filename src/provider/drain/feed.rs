@@ -41,6 +41,8 @@ pub(super) struct Parcel {
     /// The store's index and the address of each recipient in the envelope.
     pub(super) recipients: Vec<(u32, ForwardPath)>,
     pub(super) arrived: Timestamp,
+    /// An earlier drain offered it to all of them, and all were deferred.
+    pub(super) was_deferred: bool,
     /// Octets of reading ahead that were set aside for it.
     room: u64,
 }
@@ -270,20 +272,17 @@ impl Feed {
 
     fn split(&mut self, head: Head, offers: &Extensions) {
         for some in transactions(&head.recipients, offers) {
-            let envelope = Envelope {
-                recipients: some.iter().map(|held| held.recipient.clone()).collect(),
-                ..head.envelope.clone()
-            };
+            let recipients = some.iter().map(|held| held.recipient.clone()).collect();
+            let envelope = Envelope { recipients, ..head.envelope.clone() };
+            let paths = some.iter().map(|r| (r.index, r.recipient.forward_path.clone()));
             self.next_tag += 1;
             let (facts, size) = (head.facts.clone(), head.facts.size);
             self.parcels.push_back(Parcel {
                 id: head.id,
                 outgoing: Outgoing { tag: self.next_tag, envelope, facts, size },
-                recipients: some
-                    .iter()
-                    .map(|held| (held.index, held.recipient.forward_path.clone()))
-                    .collect(),
+                recipients: paths.collect(),
                 arrived: head.arrived,
+                was_deferred: some.iter().all(|held| held.state.is_deferred()),
                 room: 0,
             });
         }

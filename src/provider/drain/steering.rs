@@ -245,13 +245,18 @@ impl Drain {
     }
 
     fn learn_from_stall(&mut self) {
-        let profile = ClientProfile::FetchmailTls;
+        // A client that was understood before may just have lost the line: the next drain finds out.
+        let (profile, next) = if self.sender.style().probes {
+            (ClientProfile::FetchmailTls, "sends it line by line")
+        } else {
+            (ClientProfile::Auto, "tries it with one message")
+        };
         if self.office.servers.learn_profile(self.lease.customer(), profile) {
             self.keep_lesson();
         }
         let detail = format!(
             "the customer's client answered the first command of a group and then nothing; the next drain \
-             sends it line by line; {}",
+             {next}; {}",
             self.advice()
         );
         self.abandon(EndKind::Timeout, detail);
