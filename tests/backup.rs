@@ -279,6 +279,46 @@ fn one_domain_is_exported_with_its_recipients_only() {
 }
 
 #[test]
+fn exports_of_two_domains_lose_no_recipient_of_a_message_for_both() {
+    let running = furnished();
+    let place = Stopped::new();
+    let (one, two) = (place.file("one"), place.file("two"));
+    running.run(&["queue", "export", "--domain", "a.example", "--to", text(&one)]);
+    running.run(&["queue", "export", "--domain", "o.example", "--to", text(&two)]);
+    let said = running.fails(1, &["queue", "export", "--domain", "o.example", "--to", text(&one)]);
+    assert!(said.contains("other recipients of the same message"), "{said}");
+    place.run(&["customer", "add", "acme", "--domain", "a.example"]);
+    place.run(&["customer", "add", "other", "--domain", "o.example"]);
+    let files = |dir: &Path| -> Vec<String> {
+        names(dir).iter().map(|name| text(&dir.join(name)).to_owned()).collect()
+    };
+    let (one, two) = (files(&one), files(&two));
+    let import = |files: &[String]| -> Vec<String> {
+        ["queue", "import"].into_iter().map(str::to_owned).chain(files.iter().cloned()).collect()
+    };
+    let (one, two) = (import(&one), import(&two));
+    place.run(&one.iter().map(String::as_str).collect::<Vec<_>>());
+    // The id is there already, and its recipient is not: said aloud, not counted as known.
+    let said = place.fails(1, &two.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(said.contains("x@o.example is not"), "{said}");
+}
+
+#[test]
+fn a_message_that_was_cut_off_is_not_imported() {
+    let running = furnished();
+    let place = Stopped::new();
+    let dir = place.file("out");
+    running.run(&["queue", "export", "--domain", "o.example", "--to", text(&dir)]);
+    place.run(&["customer", "add", "other", "--domain", "o.example"]);
+    let file = dir.join(names(&dir).into_iter().find(|name| name.ends_with(".eml")).expect("one"));
+    let whole = std::fs::read(&file).expect("there");
+    std::fs::write(&file, &whole[..whole.len() - 5]).expect("written");
+    let said = place.fails(1, &["queue", "import", text(&file)]);
+    assert!(said.contains("it was cut off"), "{said}");
+    assert_eq!(place.json(&["queue", "list"])["messages"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
 fn an_import_takes_what_it_can_and_names_the_rest() {
     let running = furnished();
     let folder = tempfile::tempdir().expect("a folder");

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use futures::executor::block_on;
+use restante::store::sled::disk::Disk;
 use restante::store::{Filter, Options, QueueAction, SledStore, Store, StoreError};
 use store_support::disk::{Dice, Fault, Files, MemoryDisk};
 use store_support::work::*;
@@ -226,6 +227,34 @@ fn a_full_disk_refuses_mail_and_goes_on_draining() {
         let one = Filter { ids: vec![id(90_000 + round)], ..Filter::default() };
         block_on(store.apply(one, QueueAction::Remove)).expect("removed");
     }
+}
+
+#[test]
+fn a_rebuild_that_was_cut_off_is_begun_again() {
+    let home = folder();
+    let disk = MemoryDisk::default();
+    let store = SledStore::open(home.path(), options(&disk)).expect("a new store");
+    for n in 1..=20 {
+        put_body(&store, two(n), &body(n, 20_000)).expect("kept");
+    }
+    block_on(store.close()).expect("an orderly end");
+    drop(store);
+    let state = |disk: &MemoryDisk| {
+        let octets = Disk::open(disk, &home.path().join("STATE")).expect("there");
+        let mut text = vec![0; usize::try_from(octets.len().expect("known")).expect("small")];
+        octets.read_at(&mut text, 0).expect("read");
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let orderly = state(&disk);
+    let cut = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        SledStore::open_with(home.path(), options(&disk), true, &mut |_| panic!("cut off"))
+            .map(|_| ())
+    }));
+    assert!(cut.is_err(), "the rebuild told of a step");
+    // What the index holds now is a part, and must not pass for what an orderly end left.
+    assert_ne!(state(&disk), orderly);
+    let store = SledStore::open(home.path(), options(&disk)).expect("opened");
+    assert_eq!(block_on(store.query(Filter::default(), None, 100)).expect("listed").len(), 20);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::store::sled::offline::Offline;
 use crate::store::{Directory, SledStore, Store, StoreError, sled};
 
 /// How long a provider may be between opening its store and its socket, or between closing the one and the other.
-const BETWEEN_MAX: Duration = Duration::from_secs(10);
+const BETWEEN_MAX: Duration = Duration::from_secs(45);
 /// Pause between two looks.
 const BETWEEN_PAUSE: Duration = Duration::from_millis(50);
 

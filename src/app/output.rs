@@ -30,6 +30,7 @@ pub struct Out {
     pub format: Format,
     writer: BufWriter<Box<dyn Write + Send>>,
     listed: usize,
+    is_whole_or_nothing: bool,
 }
 
 impl Out {
@@ -41,7 +42,7 @@ impl Out {
 
     /// The same elsewhere.
     pub(super) fn to(format: Format, place: Box<dyn Write + Send>) -> Self {
-        Self { format, writer: BufWriter::new(place), listed: 0 }
+        Self { format, writer: BufWriter::new(place), listed: 0, is_whole_or_nothing: false }
     }
 
     /// Whether people read it.
@@ -163,10 +164,19 @@ impl Out {
         self.outcome(flushed)
     }
 
+    /// From now on a reader that goes away early is a failure: what is written is of use as a whole only.
+    pub fn whole_or_nothing(&mut self) {
+        self.is_whole_or_nothing = true;
+    }
+
     fn outcome(&self, written: io::Result<()>) -> Result<(), Refused> {
         match written {
             // The reader has all it wanted (`| head`); what is left in the buffer has nowhere to go.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(error)
+                if error.kind() == io::ErrorKind::BrokenPipe && !self.is_whole_or_nothing =>
+            {
+                std::process::exit(0)
+            }
             Err(error) => {
                 Err(Refused::new(format!("standard output cannot be written: {error}"), ""))
             }

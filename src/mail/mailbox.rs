@@ -194,8 +194,12 @@ fn strip_route(text: &str) -> Result<&str, PathError> {
 }
 
 /// The length of a Dot-string or Quoted-string at the start (RFC 5321 §4.1.2, with RFC 6531 §3.3's UTF-8).
+/// Deviation: the control characters U+0080 to U+009F, among them a next-line, are refused; RFC 6531 lets them in.
 fn local_part_end(text: &str) -> Result<usize, PathError> {
     let bytes = text.as_bytes();
+    if text.chars().any(|c| ('\u{80}'..='\u{9f}').contains(&c)) {
+        return Err(PathError::Syntax);
+    }
     if bytes.first() == Some(&b'"') {
         return quoted_string_end(bytes);
     }
@@ -304,6 +308,8 @@ mod tests {
             "u v@example.com",
             "\"a\rb\"@example.com",
             "a\x1b[31m@example.com",
+            "a\u{85}b@example.com",
+            "\"a\u{9b}b\"@example.com",
             "\"a\nb\"@example.com",
             "\"a\0b\"@example.com",
             "\"open@example.com",

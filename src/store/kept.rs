@@ -178,7 +178,7 @@ impl Kept {
         if !self.is_meant(filter) {
             return None;
         }
-        self.head(|r| recipient_is_meant(r, filter))
+        self.head(|r| recipient_is_meant(&shown(r, self.damaged), filter))
     }
 
     fn head(&self, mut wanted: impl FnMut(&KeptRecipient) -> bool) -> Option<Head> {
@@ -187,7 +187,7 @@ impl Kept {
         Some(Head {
             id: self.id,
             envelope: self.envelope.clone(),
-            recipients: chosen.into_iter().map(|r| r.seen.clone()).collect(),
+            recipients: chosen.into_iter().map(|r| shown(r, self.damaged)).collect(),
             facts: self.facts.clone(),
             arrived: self.arrived,
             line_breaks,
@@ -283,10 +283,15 @@ impl Kept {
             return false;
         }
         let before = self.recipients.clone();
+        let damaged = self.damaged;
         if action == QueueAction::Remove {
-            self.recipients.retain(|r| !recipient_is_meant(r, filter));
+            self.recipients.retain(|r| !recipient_is_meant(&shown(r, damaged), filter));
         } else {
-            for recipient in self.recipients.iter_mut().filter(|r| recipient_is_meant(r, filter)) {
+            for recipient in self
+                .recipients
+                .iter_mut()
+                .filter(|r| recipient_is_meant(&shown(r, damaged), filter))
+            {
                 recipient.seen.held = action == QueueAction::Hold;
                 if action == QueueAction::Release
                     && matches!(recipient.seen.state, RecipientState::Failed(_))
@@ -319,8 +324,14 @@ fn count_attempt(recipient: &mut KeptRecipient, token: u64) {
     }
 }
 
-fn recipient_is_meant(recipient: &KeptRecipient, filter: &Filter) -> bool {
-    let seen = &recipient.seen;
+/// A recipient as it is seen. What was set aside is kept back like what an operator holds.
+fn shown(recipient: &KeptRecipient, damaged: bool) -> HeldRecipient {
+    let mut seen = recipient.seen.clone();
+    seen.held |= damaged && !seen.state.is_over();
+    seen
+}
+
+fn recipient_is_meant(seen: &HeldRecipient, filter: &Filter) -> bool {
     let path = &seen.recipient.forward_path;
     filter.customer.as_ref().is_none_or(|name| seen.owner == *name)
         && filter.domain.as_ref().is_none_or(|domain| path.domain() == domain)

@@ -30,6 +30,8 @@ def slow(ground, server):
     behind.box.expect(sent, behind.is_idle)
     provider.expect_empty()
     equal(ask(provider), 251, "the reply to ETRN afterwards")
+    # The line is written when the host has said goodbye, which is later than its last 250.
+    wait_until(lambda: " drained " in provider.log(), 20, "the end of the drain in the log")
     equal(provider.log().count(" drained "), 1, "connections for five ETRN")
 
 

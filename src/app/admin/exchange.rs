@@ -303,7 +303,8 @@ pub(super) async fn import(
 ) -> Result<Done, Refused> {
     let id = envelope.id.unwrap_or_else(|| office.next_id());
     let only = Filter { ids: vec![id], ..Filter::default() };
-    if !office.store.query(only, None, 1).await?.is_empty() {
+    if let Some(there) = office.store.query(only, None, 1).await?.first() {
+        is_the_same(envelope, there)?;
         return Ok(Done::Imported { id, is_new: false });
     }
     let arrived = match &envelope.queued_at {
@@ -327,6 +328,14 @@ pub(super) async fn import(
         };
         Refused::new(format!("the content cannot be kept: {what}"), "mend it, and import it again")
     })?;
+    if let Some(size) = envelope.size.filter(|size| *size > facts.size) {
+        let what =
+            format!("it has {} octets, and its envelope says {size}: it was cut off", facts.size);
+        return Err(Refused::new(
+            what,
+            "import the whole message, or correct `size` in its envelope",
+        ));
+    }
     let position = Position { rank: 0, id };
     let head = Head {
         id,
@@ -352,6 +361,25 @@ pub(super) async fn import(
     office.owed.ring(id);
     flushes.into_iter().for_each(|flush| office.outgoing.ring(flush));
     Ok(Done::Imported { id, is_new: true })
+}
+
+/// A message whose id is in the queue already must not bring recipients whom that one does not have: an export by
+/// domain keeps the id, and holds the recipients of that domain only.
+fn is_the_same(envelope: &Exported, there: &Head) -> Result<(), Refused> {
+    let has = |address: &str| {
+        let mut all = there.recipients.iter().map(|held| held.recipient.forward_path.as_str());
+        all.any(|one| one.eq_ignore_ascii_case(address))
+    };
+    match envelope.forward_paths.iter().find(|path| !has(&path.address)) {
+        None => Ok(()),
+        Some(path) => Err(Refused::new(
+            format!(
+                "message {} is in the queue, and {} is not, or no more, among its recipients",
+                there.id, path.address
+            ),
+            "to bring it to that recipient all the same, take `id` out of the envelope and import it again",
+        )),
+    }
 }
 
 /// What the asker sends after `queue import`, in chunks.

@@ -164,10 +164,10 @@ impl State {
     /// A message stands where the recipient stands that a drain would move first.
     fn of_all(recipients: &[HeldRecipient]) -> Self {
         let states: Vec<Self> = recipients.iter().map(Self::of).collect();
-        [Self::Deferred, Self::Queued, Self::Held]
+        [Self::Deferred, Self::Queued, Self::Held, Self::Failed]
             .into_iter()
             .find(|state| states.contains(state))
-            .unwrap_or(Self::Failed)
+            .unwrap_or(Self::Draining)
     }
 }
 

@@ -24,7 +24,10 @@ pub(super) fn run(
     out: &mut Out,
 ) -> Result<(), Failure> {
     let mut sink = match file.to_str() {
-        Some("-") => Sink::Stdout,
+        Some("-") => {
+            out.whole_or_nothing();
+            Sink::Stdout
+        }
         _ => Sink::File(PartFile::create(file).map_err(|error| unwritten(file, &error))?),
     };
     let mut progress = Progress::new(quiet);

@@ -79,6 +79,20 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> Refused + '_ {
     }
 }
 
+/// An envelope of the same message for other recipients is not replaced: an export of another domain left it.
+fn spare(beside: &Path, envelope: &Exported) -> Result<(), Refused> {
+    let Ok(octets) = std::fs::read(beside) else { return Ok(()) };
+    let addresses = |of: &Exported| -> Vec<String> {
+        of.forward_paths.iter().map(|path| path.address.clone()).collect()
+    };
+    let there = serde_json::from_slice::<Exported>(&octets);
+    if there.is_ok_and(|there| addresses(&there) == addresses(envelope)) {
+        return Ok(());
+    }
+    let what = format!("{} holds other recipients of the same message", beside.display());
+    Err(Refused::new(what, "export into a folder of its own"))
+}
+
 impl Sink {
     fn open(folder: &Path, name: &str, mbox: bool) -> Result<Self, Refused> {
         let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(folder);
@@ -95,6 +109,7 @@ impl Sink {
         match self {
             Self::Files { folder, open } => {
                 let id = envelope.id.ok_or_else(unexpected)?;
+                spare(&folder.join(format!("{id}.json")), &envelope)?;
                 let file = folder.join(format!("{id}.eml"));
                 *open = Some((envelope, PartFile::create(&file).map_err(failed(&file))?));
                 Ok(())

@@ -179,6 +179,9 @@ fn meant(
     }
     if conditions || args.all {
         confirm(&filter, word, args.yes, desk)?;
+    } else if filter.ids.len() > 1 {
+        // Ids are an answer already: the count is shown, and nobody is asked.
+        confirm(&filter, word, true, desk)?;
     }
     Ok(Some(filter))
 }

@@ -173,12 +173,7 @@ pub const KEYS: &[Key] = &[
         "\"50 MiB\"",
         "Largest message, announced as SIZE.",
     ),
-    key(
-        "limits.recipients_max",
-        Kind::Count(1, 1_000_000, 100),
-        "1000",
-        "Recipients of one message.",
-    ),
+    key("limits.recipients_max", Kind::Count(1, 10_000, 100), "1000", "Recipients of one message."),
     key(
         "limits.sessions_max",
         Kind::Count(1, 1_000_000, 1),

@@ -25,7 +25,7 @@ use super::journal::Journal;
 use super::record::{Location, Mark};
 use super::shared::{Shared, locked, reading, writing};
 use super::spool::Lane;
-use super::sync::{Ordering, Receiver, scope};
+use super::sync::{Ordering, Receiver, beside, scope};
 
 /// Operations answered together at most.
 const GROUP_OPS_MAX: usize = 4096;
@@ -168,7 +168,7 @@ impl Committer {
         let outcome = if first { self.sync(&mut group) } else { Ok(()) };
         let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
         let outcome = outcome.and_then(|()| {
-            if group.only_settles() {
+            if group.only_settles() && self.shared.options.durability == Durability::Fsync {
                 return self.sync_beside_index(&mut group);
             }
             self.sync(&mut group)?;
@@ -253,14 +253,16 @@ impl Committer {
     fn sync_beside_index(&mut self, group: &mut Group) -> Result<(), Failure> {
         let mut writes = Group::default();
         writes.files = std::mem::take(&mut group.files);
+        let this = &*self;
+        let to_sync = &mut writes;
         let (synced, sums) = scope(|scope| {
-            let this = &*self;
-            let syncing = scope.spawn(move || this.sync(&mut writes));
+            let syncing = beside(scope, || this.sync(to_sync));
             let sums = this.change_index(group);
             let panicked = |_| Err(Failure::Broken("a sync panicked".into()));
-            (syncing.join().unwrap_or_else(panicked), sums)
+            (syncing.map(|thread| thread.join().unwrap_or_else(panicked)), sums)
         });
-        synced?;
+        // Without a thread it is done here.
+        synced.unwrap_or_else(|| self.sync(&mut writes))?;
         self.account(group, sums?);
         Ok(())
     }
@@ -366,11 +368,15 @@ fn sync_files(files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
         [] => Ok(()),
         [only] => only.sync(),
         [first, others @ ..] => scope(|scope| {
-            let others: Vec<_> =
-                others.iter().map(|file| scope.spawn(move || file.sync())).collect();
+            let beside: Vec<_> =
+                others.iter().map(|file| (file, beside(scope, move || file.sync()))).collect();
             let mut result = first.sync();
-            for other in others {
-                let other = other.join().unwrap_or_else(|_| Err(io::Error::other("panicked")));
+            for (file, thread) in beside {
+                let panicked = |_| Err(io::Error::other("panicked"));
+                let other = match thread {
+                    Some(thread) => thread.join().unwrap_or_else(panicked),
+                    None => file.sync(),
+                };
                 result = result.and(other);
             }
             result

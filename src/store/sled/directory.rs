@@ -13,7 +13,7 @@ use crate::store::{DirectoryError, StoreError};
 
 use super::body::refusal;
 use super::disk::{Disk, DiskFile, read_whole, replace};
-use super::frame::{self, FRAME_BYTES, Kind, Nonce};
+use super::frame::{self, FRAME_BYTES, Kind, Nonce, TAIL_BYTES_MAX};
 use super::group::Group;
 use super::index::{Index, kind, unsealed};
 use super::shared::{Shared, locked, reading};
@@ -105,7 +105,15 @@ impl Log {
 
     fn append(&mut self, line: &Line) -> Result<(), StoreError> {
         let mut octets = Vec::new();
-        frame::put_mark(&mut octets, &NONCE, self.end, &encoded(line)?);
+        let line = encoded(line)?;
+        if line.len() > TAIL_BYTES_MAX {
+            let why = format!(
+                "a customer's record would have {} octets, and {TAIL_BYTES_MAX} is the most: shorten its list of recipients",
+                line.len()
+            );
+            return Err(StoreError::Transient(why));
+        }
+        frame::put_mark(&mut octets, &NONCE, self.end, &line);
         if let Err(error) = self.file.write_at(&octets, self.end) {
             // What follows overwrites it.
             let _ = self.file.truncate(self.end);

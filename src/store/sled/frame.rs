@@ -204,5 +204,6 @@ pub(crate) const fn body_offset(number: u64) -> u64 {
 
 /// Octets of a record with a body of `size` octets, its tail not counted.
 pub(crate) const fn record_bytes(size: u64) -> u64 {
-    HEAD_BYTES as u64 + size + size.div_ceil(BODY_BYTES_MAX as u64) * FRAME_BYTES as u64
+    let frames = size.div_ceil(BODY_BYTES_MAX as u64).saturating_mul(FRAME_BYTES as u64);
+    size.saturating_add(frames).saturating_add(HEAD_BYTES as u64)
 }

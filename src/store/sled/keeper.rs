@@ -151,8 +151,7 @@ pub(crate) fn maintain(
     let mut done = 0;
     for number in worth_compacting(shared).into_iter().take(most.min(COMPACTED_MAX)) {
         progress(Step { name: "compacting", done, total: 0 });
-        compact(shared, number)?;
-        done += 1;
+        done += u64::from(compact(shared, number)?);
     }
     retire_empty(shared)?;
     shorten_journal(shared)?;
@@ -173,11 +172,11 @@ fn worth_compacting(shared: &Shared) -> Vec<u64> {
     worth.into_iter().map(|(_, number)| number).collect()
 }
 
-/// Copies what lives in a segment to another one.
-fn compact(shared: &Arc<Shared>, number: u64) -> Result<(), StoreError> {
+/// Copies what lives in a segment to another one. Says whether anything could be moved.
+fn compact(shared: &Arc<Shared>, number: u64) -> Result<bool, StoreError> {
     let failed = |e: io::Error| StoreError::Transient(format!("compacting: {e}"));
-    let Some(segment) = shared.spool.segment(number) else { return Ok(()) };
-    let Some((file, nonce)) = shared.spool.file(number).map_err(failed)? else { return Ok(()) };
+    let Some(segment) = shared.spool.segment(number) else { return Ok(false) };
+    let Some((file, nonce)) = shared.spool.file(number).map_err(failed)? else { return Ok(false) };
     let mut records: Vec<(QueueId, Location)> = Vec::new();
     scan::segment(&*file, number, &nonce, 0, Bodies::Skipped, &mut |found| {
         if let Found::Record { at, tail, .. } = found {
@@ -188,7 +187,15 @@ fn compact(shared: &Arc<Shared>, number: u64) -> Result<(), StoreError> {
     let mut lane = shared.spool.take_lane(segment.live_bytes).map_err(|e| refusal(&e))?;
     let begun = lane.end;
     match copy_all(shared, &mut lane, records) {
-        Ok((end, moves)) => {
+        Ok((_, moves, is_damaged)) if moves.is_empty() => {
+            shared.spool.cut_off(lane);
+            // What lives in it was set aside: it stays, for a person to look at.
+            if is_damaged {
+                shared.spool.set_damaged(number);
+            }
+            Ok(false)
+        }
+        Ok((end, moves, _)) => {
             // The copies are durable before the originals are declared dead.
             let synced =
                 lane.file.sync().and_then(|()| shared.disk.sync_folder(&shared.spool.folder));
@@ -199,7 +206,7 @@ fn compact(shared: &Arc<Shared>, number: u64) -> Result<(), StoreError> {
             if end > begun && moves.len() < usize::try_from(segment.live).unwrap_or(usize::MAX) {
                 log::debug!("segment {number}: some records were settled while they were copied");
             }
-            ask(shared, |waiter| Op::Moved { lane, end, moves, waiter })
+            ask(shared, |waiter| Op::Moved { lane, end, moves, waiter }).map(|()| true)
         }
         Err(error) => {
             if matches!(error, StoreError::Corrupt(_)) {
@@ -217,13 +224,18 @@ fn copy_all(
     shared: &Arc<Shared>,
     lane: &mut Lane,
     records: Vec<(QueueId, Location)>,
-) -> Result<(u64, Moves), StoreError> {
+) -> Result<(u64, Moves, bool), StoreError> {
     let mut moves = Vec::new();
+    let mut is_damaged = false;
     let mut cursor = lane.end;
     let mut octets = Vec::with_capacity(COPY_BYTES + 128 * 1024);
     for (id, from) in records {
         let Some((entry, _)) = shared.ask(|index| index.entry(id))? else { continue };
-        if entry.at != from || entry.kept.damaged {
+        if entry.at != from {
+            continue;
+        }
+        if entry.kept.damaged {
+            is_damaged = true;
             continue;
         }
         let offset = cursor + octets.len() as u64;
@@ -245,7 +257,7 @@ fn copy_all(
         moves.push((id, from, Location { segment: lane.number, offset, len }));
     }
     lane.file.write_at(&octets, cursor).map_err(|e| refusal(&e))?;
-    Ok((cursor + octets.len() as u64, moves))
+    Ok((cursor + octets.len() as u64, moves, is_damaged))
 }
 
 /// Says again what the oldest journal file says and still matters, and removes it.

@@ -41,6 +41,7 @@ mod support;
 mod sync;
 mod verify;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -261,7 +262,16 @@ impl SledStore {
         let committer =
             Committer { shared: shared.clone(), journal, log: found.log, lane: None, reserve };
         let thread = Builder::new().name("store-committer".into());
-        let committer = thread.spawn(move || committer.run(&inbox)).map_err(broken)?;
+        let watched = shared.clone();
+        let committer = thread
+            .spawn(move || {
+                let run = AssertUnwindSafe(|| committer.run(&inbox));
+                if let Err(panic) = catch_unwind(run) {
+                    watched.set_broken("the committer panicked");
+                    resume_unwind(panic);
+                }
+            })
+            .map_err(broken)?;
         let (keeper_stop, stop) = channel();
         let (kept, unchecked) = (shared.clone(), found.unchecked);
         let thread = Builder::new().name("store-keeper".into());

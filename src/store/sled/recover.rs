@@ -132,6 +132,10 @@ impl Opening<'_> {
         };
         let mut tally = clean.tally();
         let unchecked = clean.applied.entries > CHECKED_AT_OPEN_MAX;
+        if unchecked && index.messages(None)?.next().is_none() {
+            self.damage.push("the index was empty and was made again".into());
+            return Ok(None);
+        }
         if !unchecked {
             let survey = check::survey(&index, progress);
             let same = survey.as_ref().is_ok_and(|s| {
@@ -191,6 +195,9 @@ impl Opening<'_> {
     /// From nothing but spool and journal.
     fn rebuild(&mut self, progress: Progress<'_>) -> Result<Counted, StoreError> {
         let folder = self.folder.join("index");
+        // A rebuild that does not come to its end must be begun again, and what is there then not be believed.
+        state::write_running(self.disk, self.folder, String::new())
+            .map_err(|e| self.broken("STATE", &e))?;
         // It holds nothing that is not elsewhere.
         match std::fs::remove_dir_all(&folder) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
