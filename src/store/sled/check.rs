@@ -44,8 +44,7 @@ pub(crate) fn survey(index: &Index, progress: Progress<'_>) -> Result<Survey, St
         survey.entries += 1;
         survey.digest = survey.digest.wrapping_add(digest(&key, &value));
         let Ok(entry) = index::message(&key, &value) else {
-            let bits = key.get(1..17).and_then(|b| b.try_into().ok()).unwrap_or([0; 16]);
-            survey.garbled.push(QueueId::from_bits(u128::from_be_bytes(bits)));
+            survey.garbled.push(index::message_id(&key));
             continue;
         };
         let kept = &entry.kept;

@@ -119,6 +119,11 @@ fn id_at_end(key: &[u8]) -> Option<QueueId> {
     Some(QueueId::from_bits(u128::from_be_bytes(bits)))
 }
 
+/// Whose a message's key is; a key of no message is that of nobody.
+pub(crate) fn message_id(key: &[u8]) -> QueueId {
+    id_at_end(key).unwrap_or(QueueId::from_bits(0))
+}
+
 /// A message's value.
 pub(crate) fn message_value(entry: &Entry) -> Vec<u8> {
     let mut out = Out(Vec::with_capacity(512));
@@ -196,6 +201,21 @@ impl Index {
             Some(None) => vec![kind::MESSAGE + 1],
         };
         self.raw(from, vec![kind::MESSAGE + 1])
+    }
+
+    /// The next messages after `after`, at most `limit`, by id; `None` for one whose value is not what was written.
+    pub(crate) fn page(
+        &self,
+        after: Option<QueueId>,
+        limit: usize,
+    ) -> Result<Vec<(QueueId, Option<Entry>)>, StoreError> {
+        let pairs = self.messages(after)?.take(limit);
+        pairs
+            .map(|pair| {
+                let (key, value) = pair?;
+                Ok((message_id(&key), message(&key, &value).ok()))
+            })
+            .collect()
     }
 
     /// All keys and values of one kind.

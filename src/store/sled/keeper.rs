@@ -15,7 +15,7 @@ use crate::store::StoreError;
 use super::body::{copy_frames, refusal};
 use super::committer::{Op, Waiter};
 use super::frame::{self, Tail};
-use super::index::{Index, kind, message};
+use super::index::{Index, kind};
 use super::record::{Location, Mark};
 use super::scan::{self, Bodies, Found};
 use super::shared::{Shared, closed, locked};
@@ -55,17 +55,11 @@ fn check_values(shared: &Arc<Shared>, stop: &Receiver<()>) -> Result<(), StoreEr
     let mut after = None;
     loop {
         let page = shared.ask(|index| {
-            let mut last = None;
-            for pair in index.messages(after)?.take(1000) {
-                let (key, value) = pair?;
-                let bits = key.get(1..17).and_then(|b| b.try_into().ok()).unwrap_or([0; 16]);
-                let id = QueueId::from_bits(u128::from_be_bytes(bits));
-                if message(&key, &value).is_err() {
-                    report_entry(shared, id, &StoreError::Corrupt(id));
-                }
-                last = Some(id);
+            let page = index.page(after, 1000)?;
+            for (id, _) in page.iter().filter(|(_, entry)| entry.is_none()) {
+                report_entry(shared, *id, &StoreError::Corrupt(*id));
             }
-            Ok(last)
+            Ok(page.last().map(|(id, _)| *id))
         })?;
         let told = stop.recv_timeout(Duration::from_millis(1));
         if page.is_none() || !matches!(told, Err(RecvTimeoutError::Timeout)) {

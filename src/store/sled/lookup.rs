@@ -11,7 +11,7 @@ use crate::store::kept::Class;
 use crate::store::tally::plus;
 use crate::store::{Count, Filter, Head, Position, StoreError};
 
-use super::index::{Entry, Ids, Index, deadline_key, kind, message};
+use super::index::{Entry, Ids, Index, deadline_key, kind, message, message_id};
 use super::keeper::report_entry;
 use super::shared::{Shared, reading};
 
@@ -134,8 +134,7 @@ pub(crate) fn query(
                 match message(&key, &value) {
                     Ok(entry) => heads.extend(entry.kept.meant(filter)),
                     Err(_) => {
-                        let bits = key.get(1..17).and_then(|b| b.try_into().ok());
-                        let id = QueueId::from_bits(u128::from_be_bytes(bits.unwrap_or([0; 16])));
+                        let id = message_id(&key);
                         report_entry(shared, id, &StoreError::Corrupt(id));
                     }
                 }

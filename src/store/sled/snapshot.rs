@@ -15,7 +15,7 @@ use crate::mail::{Customer, QueueId};
 use crate::store::{Answer, Archived, BodyReader, Snapshot, StoreError};
 
 use super::body::Reader;
-use super::index::{Entry, Index, message, message_key, message_value};
+use super::index::{Entry, message, message_key, message_value};
 use super::record::Location;
 use super::shared::{Shared, closed, locked, reading};
 use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, off};
@@ -171,14 +171,12 @@ fn nameless(shared: &Shared) -> io::Result<File> {
     Ok(file)
 }
 
-type Row = (QueueId, Option<Entry>);
-
 /// The next messages as they stood; `None` for one whose entry is damaged. Empty at the end.
-fn page(shared: &Shared) -> Result<Vec<Row>, StoreError> {
+fn page(shared: &Shared) -> Result<Vec<(QueueId, Option<Entry>)>, StoreError> {
     let mut guard = locked(&shared.snapshots.before);
     let before = guard.get_or_insert_with(Before::default);
     loop {
-        let now = shared.ask(|index| raw_page(index, before.listed))?;
+        let now = shared.ask(|index| index.page(before.listed, PAGE))?;
         let end = if now.len() < PAGE { None } else { now.last().map(|(id, _)| *id) };
         let to = end.map_or(Bound::Unbounded, Bound::Included);
         let from = before.listed.map_or(Bound::Unbounded, Bound::Excluded);
@@ -201,18 +199,6 @@ fn page(shared: &Shared) -> Result<Vec<Row>, StoreError> {
             return Ok(page.into_iter().collect());
         }
     }
-}
-
-fn raw_page(index: &Index, after: Option<QueueId>) -> Result<Vec<Row>, StoreError> {
-    let pairs = index.messages(after)?.take(PAGE);
-    pairs
-        .map(|pair| {
-            let (key, value) = pair?;
-            let bits = key.get(1..17).and_then(|b| b.try_into().ok()).unwrap_or([0; 16]);
-            let id = QueueId::from_bits(u128::from_be_bytes(bits));
-            Ok((id, message(&key, &value).ok()))
-        })
-        .collect()
 }
 
 fn put(list: &mut impl Write, id: QueueId, entry: &Option<Entry>) -> io::Result<()> {
