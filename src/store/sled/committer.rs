@@ -165,13 +165,13 @@ impl Committer {
         // A mark that brings a record to life must not be durable before the record is, and one that says that a
         // segment must be there not before its name is.
         let first = group.spool_first || !born.is_empty();
-        let outcome = if first { self.sync(&mut group) } else { Ok(()) };
+        let outcome = if first { self.sync(&std::mem::take(&mut group.files)) } else { Ok(()) };
         let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
         let outcome = outcome.and_then(|()| {
             if group.only_settles() && self.shared.options.durability == Durability::Fsync {
                 return self.sync_beside_index(&mut group);
             }
-            self.sync(&mut group)?;
+            self.sync(&std::mem::take(&mut group.files))?;
             let sums = self.change_index(&mut group)?;
             self.account(&mut group, sums);
             Ok(())
@@ -219,15 +219,16 @@ impl Committer {
         Ok(())
     }
 
-    fn sync(&self, group: &mut Group) -> Result<(), Failure> {
+    /// Makes what was written to these files durable, and their names.
+    fn sync(&self, written: &[Arc<dyn DiskFile>]) -> Result<(), Failure> {
         if self.shared.options.durability == Durability::Relaxed {
             return Ok(());
         }
         let begun = Instant::now();
         let mut files: Vec<Arc<dyn DiskFile>> = Vec::new();
-        for file in group.files.drain(..) {
-            if !files.iter().any(|known| Arc::ptr_eq(known, &file)) {
-                files.push(file);
+        for file in written {
+            if !files.iter().any(|known| Arc::ptr_eq(known, file)) {
+                files.push(file.clone());
             }
         }
         let folder = self.shared.spool.folder_was_changed();
@@ -251,18 +252,16 @@ impl Committer {
     /// is durable yet, so somebody who looks meanwhile sees nothing wrong, and the journal, which decides after a
     /// power cut, was written before. Nobody is answered, counted or tidied up after before the sync has ended.
     fn sync_beside_index(&mut self, group: &mut Group) -> Result<(), Failure> {
-        let mut writes = Group::default();
-        writes.files = std::mem::take(&mut group.files);
+        let files = std::mem::take(&mut group.files);
         let this = &*self;
-        let to_sync = &mut writes;
         let (synced, sums) = scope(|scope| {
-            let syncing = beside(scope, || this.sync(to_sync));
+            let syncing = beside(scope, || this.sync(&files));
             let sums = this.change_index(group);
             let panicked = |_| Err(Failure::Broken("a sync panicked".into()));
             (syncing.map(|thread| thread.join().unwrap_or_else(panicked)), sums)
         });
         // Without a thread it is done here.
-        synced.unwrap_or_else(|| self.sync(&mut writes))?;
+        synced.unwrap_or_else(|| self.sync(&files))?;
         self.account(group, sums?);
         Ok(())
     }
