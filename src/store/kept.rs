@@ -178,7 +178,7 @@ impl Kept {
         if !self.is_meant(filter) {
             return None;
         }
-        self.head(|r| recipient_is_meant(&shown(r, self.damaged), filter))
+        self.head(|r| recipient_is_meant(r, self.damaged, filter))
     }
 
     fn head(&self, mut wanted: impl FnMut(&KeptRecipient) -> bool) -> Option<Head> {
@@ -285,12 +285,10 @@ impl Kept {
         let before = self.recipients.clone();
         let damaged = self.damaged;
         if action == QueueAction::Remove {
-            self.recipients.retain(|r| !recipient_is_meant(&shown(r, damaged), filter));
+            self.recipients.retain(|r| !recipient_is_meant(r, damaged, filter));
         } else {
-            for recipient in self
-                .recipients
-                .iter_mut()
-                .filter(|r| recipient_is_meant(&shown(r, damaged), filter))
+            for recipient in
+                self.recipients.iter_mut().filter(|r| recipient_is_meant(r, damaged, filter))
             {
                 recipient.seen.held = action == QueueAction::Hold;
                 if action == QueueAction::Release
@@ -331,7 +329,8 @@ fn shown(recipient: &KeptRecipient, damaged: bool) -> HeldRecipient {
     seen
 }
 
-fn recipient_is_meant(seen: &HeldRecipient, filter: &Filter) -> bool {
+fn recipient_is_meant(recipient: &KeptRecipient, damaged: bool, filter: &Filter) -> bool {
+    let seen = &recipient.seen;
     let path = &seen.recipient.forward_path;
     filter.customer.as_ref().is_none_or(|name| seen.owner == *name)
         && filter.domain.as_ref().is_none_or(|domain| path.domain() == domain)
@@ -341,7 +340,7 @@ fn recipient_is_meant(seen: &HeldRecipient, filter: &Filter) -> bool {
                 == match &seen.state {
                     RecipientState::Failed(_) => StateFilter::Failed,
                     RecipientState::Relayed(_) => StateFilter::Relayed,
-                    _ if seen.held => StateFilter::Held,
+                    _ if seen.held || damaged => StateFilter::Held,
                     RecipientState::Queued => StateFilter::Queued,
                     RecipientState::Deferred(_) => StateFilter::Deferred,
                 }
