@@ -129,7 +129,7 @@ fn read_without_opening_it_is_the_same_store_and_nothing_changes() {
     )
     .expect("removed");
     // So that some records are copies.
-    assert!(store.compact(&mut |_| {}).expect("compacted") > 0);
+    assert!(block_on(store.compact(&mut |_| {})).expect("compacted") > 0);
     let wanted = dumped(&mut *block_on(store.snapshot()).expect("taken"));
     block_on(store.close()).expect("closed");
     drop(store);

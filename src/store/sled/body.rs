@@ -349,14 +349,6 @@ impl BodyReader for Reader {
     }
 }
 
-/// Reads a body to its end, for `verify`. Blocks.
-pub(crate) fn read_through(shared: &Arc<Shared>, id: QueueId) -> Result<(), StoreError> {
-    let mut reader = Reader::open(shared, id, 0)?;
-    let Some(mut frames) = reader.frames.take() else { return Err(StoreError::Corrupt(id)) };
-    while !read(&mut frames, &reader.shared)?.is_empty() {}
-    Ok(())
-}
-
 /// The whole body as frames, for compaction and dumps that run on their own threads.
 pub(crate) fn copy_frames(
     shared: &Arc<Shared>,

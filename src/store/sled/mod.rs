@@ -39,7 +39,6 @@ mod state;
 #[path = "../../../tests/store_support/mod.rs"]
 mod support;
 mod sync;
-mod verify;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -284,22 +283,6 @@ impl SledStore {
     #[must_use]
     pub fn messages(&self) -> u64 {
         locked(&self.shared.applied).entries
-    }
-
-    /// Compacts until nothing is worth it any more; answers how many segments were. Blocks.
-    ///
-    /// # Errors
-    /// Those of the store; what was done stays done.
-    pub fn compact(&self, progress: Progress<'_>) -> Result<u64, StoreError> {
-        let mut done = 0;
-        loop {
-            let more = keeper::maintain(&self.shared, 1, &mut |_| {})?;
-            if more == 0 {
-                return Ok(done);
-            }
-            done += more;
-            progress(Step { name: "compacting", done, total: 0 });
-        }
     }
 }
 
