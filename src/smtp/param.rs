@@ -217,8 +217,9 @@ fn is_orcpt(value: &str, smtputf8: bool) -> bool {
         return false;
     }
     if kind.eq_ignore_ascii_case("utf-8") {
-        // utf-8-addr-xtext and utf-8-addr-unitext: printable, `\x{…}` is printable as well.
-        let sound = address.chars().all(|c| c > ' ' && c != '\x7f' && c != '+' && c != '=');
+        // utf-8-addr-xtext and utf-8-addr-unitext: printable, `\x{…}` is printable as well. C1 controls are refused as
+        // they are in addresses.
+        let sound = address.chars().all(|c| c > ' ' && !c.is_control() && c != '+' && c != '=');
         return !address.is_empty() && sound && (smtputf8 || address.is_ascii());
     }
     is_xtext(address, ORCPT_BYTES_MAX)
