@@ -13,6 +13,7 @@ mod hints;
 mod kept;
 mod leases;
 pub mod memory;
+mod order;
 mod report;
 mod roster;
 pub mod sled;

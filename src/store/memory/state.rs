@@ -2,32 +2,28 @@
 //!
 //! Called by the engine with its lock held; it never waits and knows no clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::mail::{CustomerName, Domain, Lease, Outcome, QueueId, Timestamp};
-use crate::store::kept::{Class, Kept, Place};
+use crate::store::kept::{Class, Kept};
 use crate::store::leases::Leases;
+use crate::store::order::Order;
 use crate::store::roster::Roster;
 use crate::store::tally::Tally;
 use crate::store::{Count, Filter, Head, Position, Settlement, Verdict};
-
-type QueueKey = (Domain, CustomerName, Class, QueueId);
 
 /// All there is.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) messages: BTreeMap<QueueId, (Kept, Arc<[u8]>)>,
-    queue: BTreeSet<QueueKey>,
-    deadlines: BTreeSet<(Timestamp, QueueId)>,
+    order: Order,
     pub(super) tally: Tally,
     pub(super) leases: Leases,
     pub(super) roster: Roster,
     pub(super) server_key: Option<[u8; 32]>,
     pub(super) learnt: BTreeMap<CustomerName, String>,
-    /// Arrival of messages, for the oldest of a queue.
-    arrivals: HashMap<QueueId, Timestamp>,
     pub(super) closed: bool,
 }
 
@@ -36,14 +32,12 @@ impl State {
     pub(super) fn new() -> Self {
         Self {
             messages: BTreeMap::new(),
-            queue: BTreeSet::new(),
-            deadlines: BTreeSet::new(),
+            order: Order::default(),
             tally: Tally::default(),
             leases: Leases::new(1),
             roster: Roster::default(),
             server_key: None,
             learnt: BTreeMap::new(),
-            arrivals: HashMap::new(),
             closed: false,
         }
     }
@@ -53,39 +47,14 @@ impl State {
         let id = kept.id;
         let old = self.messages.remove(&id);
         let before = old.as_ref().map(|(k, _)| k.places()).unwrap_or_default();
-        for place in &before {
-            self.queue.remove(&key(place, id));
-        }
-        for time in old.iter().flat_map(|(k, _)| k.deadlines()) {
-            self.deadlines.remove(&(time, id));
-        }
+        let times = old.map(|(k, _)| k.deadlines()).unwrap_or_default();
         let after = kept.places();
         self.tally.change(&before, &after, kept.size);
-        self.queue.extend(after.iter().map(|place| key(place, id)));
-        self.deadlines.extend(kept.deadlines().into_iter().map(|time| (time, id)));
-        if kept.recipients.is_empty() {
-            self.arrivals.remove(&id);
-        } else {
-            self.arrivals.insert(id, kept.arrived);
+        self.order.change(id, &before, &after);
+        self.order.retime(id, &times, &kept.deadlines());
+        if !kept.recipients.is_empty() {
             self.messages.insert(id, (kept, body));
         }
-    }
-
-    /// The ids of one class of one queue, from `after` on.
-    fn ids<'a>(
-        &'a self,
-        domain: &Domain,
-        owner: &CustomerName,
-        class: Class,
-        after: Option<QueueId>,
-    ) -> impl Iterator<Item = QueueId> + 'a {
-        let key = |id| (domain.clone(), owner.clone(), class, id);
-        let from = match after {
-            Some(id) => Bound::Excluded(key(id)),
-            None => Bound::Included(key(QueueId::from_bits(0))),
-        };
-        let to = Bound::Included(key(QueueId::from_bits(u128::MAX)));
-        self.queue.range((from, to)).map(|(_, _, _, id)| *id)
     }
 
     pub(super) fn with_oldest(
@@ -94,10 +63,8 @@ impl State {
         owner: &CustomerName,
         mut count: Count,
     ) -> Count {
-        let firsts = [Class::Ready, Class::Late, Class::Held]
-            .into_iter()
-            .filter_map(|class| self.ids(domain, owner, class, None).next());
-        count.oldest = firsts.min().and_then(|id| self.arrivals.get(&id)).copied();
+        let oldest = self.order.oldest(domain, owner);
+        count.oldest = oldest.and_then(|id| self.messages.get(&id)).map(|(kept, _)| kept.arrived);
         count
     }
 
@@ -113,7 +80,7 @@ impl State {
                 let ids: BTreeSet<QueueId> = lease
                     .domains()
                     .iter()
-                    .flat_map(|d| self.ids(d, lease.customer(), class, start).take(limit))
+                    .flat_map(|d| self.order.after(d, lease.customer(), class, start, limit))
                     .collect();
                 // Each queue gave its first ones, so the first of all of them are the right ones.
                 let ids: Vec<QueueId> = ids.into_iter().take(limit).collect();
@@ -153,21 +120,17 @@ impl State {
 
     pub(super) fn overdue(&self, now: Timestamp, limit: usize) -> Vec<Head> {
         let (mut heads, mut left, mut seen) = (Vec::new(), limit, BTreeSet::new());
-        for (time, id) in &self.deadlines {
-            if *time > now || left == 0 {
+        for (_, id) in self.order.due(None, now, usize::MAX) {
+            if left == 0 {
                 break;
             }
-            if !seen.insert(*id) {
+            if !seen.insert(id) {
                 continue;
             }
-            let head = self.messages.get(id).and_then(|(kept, _)| kept.overdue(now, left));
+            let head = self.messages.get(&id).and_then(|(kept, _)| kept.overdue(now, left));
             left -= head.as_ref().map_or(0, |h| h.recipients.len());
             heads.extend(head);
         }
         heads
     }
-}
-
-fn key(place: &Place, id: QueueId) -> QueueKey {
-    (place.domain.clone(), place.owner.clone(), place.class, id)
 }

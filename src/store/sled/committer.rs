@@ -20,7 +20,7 @@ use super::body::Incoming;
 use super::directory::{Change, Log};
 use super::disk::{DiskFile, is_full};
 use super::group::Group;
-use super::index::{Changes, Entry};
+use super::index::{Changes, Entry, id_digest};
 use super::journal::Journal;
 use super::record::{Location, Mark};
 use super::shared::{Shared, locked, reading, writing};
@@ -103,6 +103,7 @@ impl Failure {
 struct Sums {
     entries: u64,
     digest: u64,
+    ids: u64,
 }
 
 /// The committer's own parts.
@@ -271,7 +272,7 @@ impl Committer {
         let _moment = self.shared.snapshots.note(stood);
         let mut changes = Changes::default();
         let mut sums = Sums::default();
-        for slot in group.slots.values() {
+        for (id, slot) in &group.slots {
             let before = slot.before.as_ref().map(|(entry, _)| entry);
             let now = (!slot.now.kept.recipients.is_empty()).then_some(&slot.now);
             if before == now {
@@ -284,6 +285,11 @@ impl Committer {
                 .entries
                 .wrapping_add(u64::from(now.is_some()))
                 .wrapping_sub(u64::from(before.is_some()));
+            sums.ids = match (before, now) {
+                (None, Some(_)) => sums.ids.wrapping_add(id_digest(*id)),
+                (Some(_), None) => sums.ids.wrapping_sub(id_digest(*id)),
+                _ => sums.ids,
+            };
         }
         for (key, content) in group.customers.drain(..) {
             match content {
@@ -309,16 +315,22 @@ impl Committer {
         applied.open = open;
         applied.entries = applied.entries.wrapping_add(sums.entries);
         applied.digest = applied.digest.wrapping_add(sums.digest);
+        applied.ids = applied.ids.map(|ids| ids.wrapping_add(sums.ids));
     }
 
     fn tell_counts(&mut self, group: &mut Group) {
         let spool = &self.shared.spool;
         let mut tally = writing(&self.shared.tally);
-        for slot in group.slots.values() {
+        let mut order = writing(&self.shared.order);
+        for (id, slot) in &group.slots {
             let before = slot.before.as_ref().map(|(entry, _)| entry);
             let places = |e: &Entry| e.kept.places();
+            let times = |e: &Entry| e.kept.deadlines();
             let now = &slot.now;
-            tally.change(&before.map(places).unwrap_or_default(), &places(now), now.kept.size);
+            let (old, new) = (before.map(places).unwrap_or_default(), places(now));
+            tally.change(&old, &new, now.kept.size);
+            order.change(*id, &old, &new);
+            order.retime(*id, &before.map(times).unwrap_or_default(), &times(now));
             if let Some(before) = before {
                 spool.leave(before.at);
             }
@@ -326,7 +338,7 @@ impl Committer {
                 spool.enter(now.at);
             }
         }
-        drop(tally);
+        drop((tally, order));
         // Only now: a sealed segment in which nothing lives may be removed at once.
         for mut lane in group.lanes.drain(..) {
             lane.synced = lane.end;

@@ -1,5 +1,6 @@
-//! The index: everything that can be looked up, in sled, and nothing that could not be made again from the
-//! spool and the journal.
+//! The index: every message by its id, in sled, and nothing that could not be made again from the spool and the
+//! journal. Queues and deadlines are not in it: they follow from the messages and are kept in memory
+//! (`store/order.rs`), since a removal is the dearest thing that sled does.
 //!
 //! Called by the committer (all changes), by readers, by recovery. Every value carries its version and a
 //! checksum over key and content, and a panic inside sled ends here as [`StoreError::Broken`]. It never syncs
@@ -11,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use ::sled::{Batch, Db, IVec};
 
-use crate::mail::{CustomerName, Domain, QueueId, Timestamp};
+use crate::mail::QueueId;
 use crate::store::StoreError;
-use crate::store::kept::{Class, Kept, Place};
+use crate::store::kept::Kept;
 
 use super::octets::{Garbled, In, Out};
 use super::record::{Location, put_kept, put_location, take_kept, take_location};
@@ -24,8 +25,6 @@ const VALUE: u8 = 1;
 /// The first octet of a key says what it names.
 pub(crate) mod kind {
     pub(crate) const MESSAGE: u8 = b'M';
-    pub(crate) const QUEUE: u8 = b'Q';
-    pub(crate) const DEADLINE: u8 = b'E';
     pub(crate) const CUSTOMER: u8 = b'U';
     pub(crate) const CHECKPOINT: u8 = b'C';
     pub(crate) const DAMAGE: u8 = b'D';
@@ -63,33 +62,6 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> ::sled::Result<T>) -> Result<T, 
 pub(crate) fn message_key(id: QueueId) -> [u8; 17] {
     let mut key = [kind::MESSAGE; 17];
     key[1..].copy_from_slice(&id.to_bits().to_be_bytes());
-    key
-}
-
-fn queue_prefix(domain: &Domain, owner: &CustomerName, class: Class) -> Vec<u8> {
-    let mut key = Vec::with_capacity(96);
-    key.push(kind::QUEUE);
-    for name in [domain.as_str(), owner.as_str()] {
-        // Domains have at most 253 octets, names 64.
-        key.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-        key.extend_from_slice(name.as_bytes());
-    }
-    key.push(class as u8);
-    key
-}
-
-/// The key of a message's place in a queue.
-pub(crate) fn queue_key(place: &Place, id: QueueId) -> Vec<u8> {
-    let mut key = queue_prefix(&place.domain, &place.owner, place.class);
-    key.extend_from_slice(&id.to_bits().to_be_bytes());
-    key
-}
-
-/// The key of a deadline.
-pub(crate) fn deadline_key(time: Timestamp, id: QueueId) -> [u8; 25] {
-    let mut key = [kind::DEADLINE; 25];
-    key[1..9].copy_from_slice(&time.0.to_be_bytes());
-    key[9..].copy_from_slice(&id.to_bits().to_be_bytes());
     key
 }
 
@@ -147,6 +119,12 @@ pub(crate) fn digest(key: &[u8], value: &[u8]) -> u64 {
     (crc ^ (crc << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// A number for one id; sums of them tell whether two sets of messages are the same, whatever is said about each.
+pub(crate) fn id_digest(id: QueueId) -> u64 {
+    let bits = id.to_bits().to_be_bytes();
+    digest(&bits[..8], &bits[8..]) ^ u64::from(crc32c::crc32c(&bits[8..])).rotate_left(29)
+}
+
 impl Index {
     /// Opens or makes the index in `folder`.
     pub(crate) fn open(folder: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
@@ -170,27 +148,6 @@ impl Index {
     /// Applies a batch, whole.
     pub(crate) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         guarded(|| self.db.apply_batch(batch))
-    }
-
-    /// The ids of one class of one queue after `after`, in order, with their arrival.
-    pub(crate) fn ids(
-        &self,
-        domain: &Domain,
-        owner: &CustomerName,
-        class: Class,
-        after: Option<QueueId>,
-    ) -> Result<Ids, StoreError> {
-        let prefix = queue_prefix(domain, owner, class);
-        let (mut from, mut to) = (prefix.clone(), prefix);
-        match after.map(|id| id.to_bits().checked_add(1)) {
-            // Nothing can follow the last id of all; an empty range says so.
-            Some(None) => from.extend_from_slice(&[0xff; 17]),
-            Some(Some(next)) => from.extend_from_slice(&next.to_be_bytes()),
-            None => from.extend_from_slice(&[0; 16]),
-        }
-        to.extend_from_slice(&[0xff; 17]);
-        let iter = guarded(|| Ok(self.db.range(from..to)))?;
-        Ok(Ids { iter })
     }
 
     /// All messages after `after`, by id: their keys and values.
@@ -273,23 +230,6 @@ fn sync_all(folder: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Ids out of a queue.
-pub(crate) struct Ids {
-    iter: ::sled::Iter,
-}
-
-impl Iterator for Ids {
-    type Item = Result<(QueueId, Option<Timestamp>), StoreError>;
-    fn next(&mut self) -> Option<Self::Item> {
-        let (key, value) = match guarded(|| self.iter.next().transpose()) {
-            Ok(pair) => pair?,
-            Err(error) => return Some(Err(error)),
-        };
-        let arrived = unsealed(&key, &value).ok().and_then(|content| In(content).u64().ok());
-        id_at_end(&key).map(|id| Ok((id, arrived.map(Timestamp))))
-    }
-}
-
 /// Keys and values as they are.
 pub(crate) struct Raw {
     iter: ::sled::Iter,
@@ -313,30 +253,12 @@ pub(crate) struct Changes {
 impl Changes {
     /// The message stood as `before` and stands as `after`; answers the digest of its new value.
     pub(crate) fn replace(&mut self, before: Option<&Entry>, after: Option<&Entry>) -> u64 {
-        let places = |e: Option<&Entry>| e.map(|e| e.kept.places()).unwrap_or_default();
-        let times = |e: Option<&Entry>| e.map(|e| e.kept.deadlines()).unwrap_or_default();
         let Some(id) = after.or(before).map(|e| e.kept.id) else { return 0 };
-        let (old_places, new_places) = (places(before), places(after));
-        let (old_times, new_times) = (times(before), times(after));
-        for place in old_places.iter().filter(|p| !new_places.contains(p)) {
-            self.remove(queue_key(place, id));
-        }
-        for time in old_times.difference(&new_times) {
-            self.remove(deadline_key(*time, id).to_vec());
-        }
         let key = message_key(id);
         let Some(after) = after else {
             self.remove(key.to_vec());
             return 0;
         };
-        for place in new_places.iter().filter(|p| !old_places.contains(p)) {
-            let mut arrived = Out::default();
-            arrived.u64(after.kept.arrived.0);
-            self.insert(queue_key(place, id), &arrived.0);
-        }
-        for time in new_times.difference(&old_times) {
-            self.insert(deadline_key(*time, id).to_vec(), &[]);
-        }
         let value = message_value(after);
         let sum = digest(&key, &value);
         self.keys += 1;

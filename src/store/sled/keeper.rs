@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
-use crate::mail::QueueId;
+use crate::mail::{QueueId, Timestamp};
 use crate::store::StoreError;
 
 use super::body::{copy_frames, refusal};
@@ -18,13 +18,15 @@ use super::frame::{self, Tail};
 use super::index::{Index, kind};
 use super::record::{Location, Mark};
 use super::scan::{self, Bodies, Found};
-use super::shared::{Shared, closed, locked};
+use super::shared::{Shared, closed, locked, reading};
 use super::spool::Lane;
 use super::sync::{Receiver, RecvTimeoutError, block_on};
 use super::{Progress, Step, journal};
 
 /// Time between two rounds of the thread.
 const ROUND: Duration = Duration::from_millis(500);
+/// Values of a large index read at once after it was opened: little enough to keep nobody waiting.
+const CHECKED_AT_ONCE: usize = 100;
 /// Segments compacted in one turn.
 const COMPACTED_MAX: usize = 4;
 /// Journal files above which the oldest is looked at.
@@ -55,17 +57,55 @@ fn check_values(shared: &Arc<Shared>, stop: &Receiver<()>) -> Result<(), StoreEr
     let mut after = None;
     loop {
         let page = shared.ask(|index| {
-            let page = index.page(after, 1000)?;
+            let page = index.page(after, CHECKED_AT_ONCE)?;
             for (id, _) in page.iter().filter(|(_, entry)| entry.is_none()) {
                 report_entry(shared, *id, &StoreError::Corrupt(*id));
             }
             Ok(page.last().map(|(id, _)| *id))
         })?;
-        let told = stop.recv_timeout(Duration::from_millis(1));
-        if page.is_none() || !matches!(told, Err(RecvTimeoutError::Timeout)) {
+        if is_told(stop) {
             return Ok(());
         }
+        if page.is_none() {
+            break;
+        }
         after = page;
+    }
+    find_lost(shared, stop)
+}
+
+/// Lets others go first, and says whether to stop.
+fn is_told(stop: &Receiver<()>) -> bool {
+    let told = stop.recv_timeout(Duration::from_millis(1));
+    !matches!(told, Err(RecvTimeoutError::Timeout))
+}
+
+/// Reports messages that wait in a queue and are not in the index.
+fn find_lost(shared: &Arc<Shared>, stop: &Receiver<()>) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let due = reading(&shared.order).due(after, Timestamp(u64::MAX), CHECKED_AT_ONCE);
+        let Some(last) = due.last().copied() else { return Ok(()) };
+        let missing: Vec<_> = shared.ask(|index| {
+            let is_lost = |id| matches!(index.entry(id), Ok(None));
+            Ok(due.into_iter().filter(|(_, id)| is_lost(*id)).collect())
+        })?;
+        if !missing.is_empty() {
+            // What is over leaves the index first and its queue when that is durable: once the committer has
+            // been round, whoever still waits has been lost.
+            ask(shared, |waiter| Op::Repeat { marks: Vec::new(), ids: Vec::new(), waiter })?;
+        }
+        for (time, id) in missing {
+            if reading(&shared.order).deadlines().contains(&(time, id)) {
+                shared.report(format!(
+                    "the index has lost message {id}; `restante store rebuild` makes it again"
+                ));
+            }
+        }
+        if is_told(stop) {
+            return Ok(());
+        }
+        after = Some(last);
     }
 }
 
@@ -272,7 +312,11 @@ fn shorten_journal(shared: &Shared) -> Result<(), StoreError> {
     journal::read(&*shared.disk, &path, &nonce, &mut |line| {
         let journal::Entry::Mark(_, mark) = line else { return };
         match mark {
-            Mark::Dead { at, .. } if segments.contains_key(&at.segment) => marks.push(mark),
+            Mark::Dead { id, at } | Mark::StillDead { id, at }
+                if segments.contains_key(&at.segment) =>
+            {
+                marks.push(Mark::StillDead { id, at });
+            }
             Mark::Born(segment) if segments.contains_key(&segment) => marks.push(mark),
             Mark::Standing { id, at, .. } if segments.contains_key(&at.segment) => ids.push(id),
             _ => {}

@@ -8,45 +8,92 @@ use std::collections::{BinaryHeap, HashSet};
 
 use crate::mail::{CustomerName, Domain, QueueId, Timestamp};
 use crate::store::kept::Class;
+use crate::store::order::CLASSES;
 use crate::store::tally::plus;
 use crate::store::{Count, Filter, Head, Position, StoreError};
 
-use super::index::{Entry, Ids, Index, deadline_key, kind, message, message_id};
+use super::index::{Entry, Index, message, message_id};
 use super::keeper::report_entry;
 use super::shared::{Shared, reading};
 
+/// Ids taken from a row at once: few at first, since many a question wants one.
+const ROW_IDS: (usize, usize) = (4, 256);
+
+/// One class of one queue, a little of it at a time, so that nobody waits for the reader.
+struct Row<'a> {
+    shared: &'a Shared,
+    domain: &'a Domain,
+    owner: &'a CustomerName,
+    class: Class,
+    last: Option<QueueId>,
+    ahead: std::vec::IntoIter<QueueId>,
+    take: usize,
+}
+
+impl<'a> Row<'a> {
+    fn new(
+        shared: &'a Shared,
+        domain: &'a Domain,
+        owner: &'a CustomerName,
+        class: Class,
+        after: Option<QueueId>,
+    ) -> Self {
+        let ahead = Vec::new().into_iter();
+        Self { shared, domain, owner, class, last: after, ahead, take: ROW_IDS.0 }
+    }
+}
+
+impl Iterator for Row<'_> {
+    type Item = QueueId;
+
+    fn next(&mut self) -> Option<QueueId> {
+        if self.ahead.as_slice().is_empty() && self.take > 0 {
+            let order = reading(&self.shared.order);
+            let ids = order.after(self.domain, self.owner, self.class, self.last, self.take);
+            self.last = ids.last().copied().or(self.last);
+            // The row is at its end if it gave less than was asked for.
+            self.take = if ids.len() < self.take { 0 } else { (self.take * 8).min(ROW_IDS.1) };
+            self.ahead = ids.into_iter();
+        }
+        self.ahead.next()
+    }
+}
+
 /// Several rows of ids as one, in order, each id once.
-struct Merged {
-    rows: Vec<Ids>,
+struct Merged<'a> {
+    rows: Vec<Row<'a>>,
     heads: BinaryHeap<Reverse<(QueueId, usize)>>,
     last: Option<QueueId>,
 }
 
-impl Merged {
-    fn new(rows: Vec<Ids>) -> Result<Self, StoreError> {
+impl<'a> Merged<'a> {
+    fn new(rows: Vec<Row<'a>>) -> Self {
         let mut merged = Self { rows, heads: BinaryHeap::new(), last: None };
         for row in 0..merged.rows.len() {
-            merged.refill(row)?;
+            merged.refill(row);
         }
-        Ok(merged)
+        merged
     }
 
-    fn refill(&mut self, row: usize) -> Result<(), StoreError> {
-        if let Some((id, _)) = self.rows[row].next().transpose()? {
+    fn refill(&mut self, row: usize) {
+        if let Some(id) = self.rows[row].next() {
             self.heads.push(Reverse((id, row)));
         }
-        Ok(())
     }
+}
 
-    fn next(&mut self) -> Result<Option<QueueId>, StoreError> {
+impl Iterator for Merged<'_> {
+    type Item = QueueId;
+
+    fn next(&mut self) -> Option<QueueId> {
         while let Some(Reverse((id, row))) = self.heads.pop() {
-            self.refill(row)?;
+            self.refill(row);
             if self.last != Some(id) {
                 self.last = Some(id);
-                return Ok(Some(id));
+                return Some(id);
             }
         }
-        Ok(None)
+        None
     }
 }
 
@@ -78,10 +125,10 @@ pub(crate) fn next(
                 Some(position) if position.rank == rank => Some(position.id),
                 _ => None,
             };
-            let rows = domains.iter().map(|d| index.ids(d, customer, class, start));
-            let mut ids = Merged::new(rows.collect::<Result<_, _>>()?)?;
+            let rows = domains.iter().map(|d| Row::new(shared, d, customer, class, start));
+            let mut ids = Merged::new(rows.collect());
             while heads.len() < limit {
-                let Some(id) = ids.next()? else { break };
+                let Some(id) = ids.next() else { break };
                 let Some(Entry { kept, .. }) = entry(shared, index, id)? else { continue };
                 let offer = kept.offer(customer, domains);
                 // One that is late in another of these queues is late in all.
@@ -116,13 +163,12 @@ pub(crate) fn query(
                 heads.extend(entry(shared, index, id)?.and_then(|e| e.kept.meant(filter)));
             }
         } else if let Some(queues) = queues {
-            let classes = [Class::Ready, Class::Late, Class::Held, Class::Failed];
             let rows = queues.iter().flat_map(|(domain, owner)| {
-                classes.map(|class| index.ids(domain, owner, class, after))
+                CLASSES.map(|class| Row::new(shared, domain, owner, class, after))
             });
-            let mut ids = Merged::new(rows.collect::<Result<_, _>>()?)?;
+            let mut ids = Merged::new(rows.collect());
             while heads.len() < limit {
-                let Some(id) = ids.next()? else { break };
+                let Some(id) = ids.next() else { break };
                 heads.extend(entry(shared, index, id)?.and_then(|e| e.kept.meant(filter)));
             }
         } else {
@@ -166,22 +212,21 @@ pub(crate) fn overdue(
     now: Timestamp,
     limit: usize,
 ) -> Result<Vec<Head>, StoreError> {
-    let end = deadline_key(Timestamp(now.0.saturating_add(1)), QueueId::from_bits(0));
     shared.ask(|index| {
         let (mut heads, mut left, mut seen) = (Vec::new(), limit, HashSet::new());
-        for pair in index.of_kind(kind::DEADLINE)? {
-            let (key, _) = pair?;
-            if left == 0 || (key.as_ref() >= &end[..] && now.0 < u64::MAX) {
-                break;
+        let mut after = None;
+        while left > 0 {
+            let due = reading(&shared.order).due(after, now, ROW_IDS.1);
+            let Some(last) = due.last() else { break };
+            after = Some(*last);
+            for (_, id) in due {
+                if left == 0 || !seen.insert(id) {
+                    continue;
+                }
+                let head = entry(shared, index, id)?.and_then(|e| e.kept.overdue(now, left));
+                left -= head.as_ref().map_or(0, |h| h.recipients.len());
+                heads.extend(head);
             }
-            let bits = key.get(9..25).and_then(|b| b.try_into().ok()).unwrap_or([0; 16]);
-            let id = QueueId::from_bits(u128::from_be_bytes(bits));
-            if !seen.insert(id) {
-                continue;
-            }
-            let head = entry(shared, index, id)?.and_then(|e| e.kept.overdue(now, left));
-            left -= head.as_ref().map_or(0, |h| h.recipients.len());
-            heads.extend(head);
         }
         Ok(heads)
     })

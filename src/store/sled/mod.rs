@@ -24,6 +24,7 @@ mod lookup;
 pub mod migrate;
 mod octets;
 pub mod offline;
+mod ordered;
 mod record;
 mod recover;
 mod replay;
@@ -82,6 +83,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Octets of a segment, or a sixteenth of the disk if that is less; a larger message has one to itself.
     pub segment_bytes: u64,
+    /// A store of up to so many messages is read whole before it opens; a larger one afterwards.
+    pub read_at_open_max: u64,
     /// The clock of leases: the time since any fixed point, never going back.
     pub clock: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// The file system below spool and journal; sled uses the machine's own.
@@ -95,6 +98,7 @@ impl Default for Options {
             durability: Durability::Fsync,
             cache_bytes: 128 * 1024 * 1024,
             segment_bytes: 64 * 1024 * 1024,
+            read_at_open_max: 100_000,
             clock: Arc::new(move || start.elapsed()),
             disk: Arc::new(RealDisk),
         }
@@ -242,6 +246,7 @@ impl SledStore {
             spool,
             index: RwLock::new(Some(found.index)),
             tally: RwLock::new(found.tally),
+            order: RwLock::new(found.order),
             leases: Mutex::new(Leases::new(found.epoch)),
             roster: RwLock::new(found.roster),
             server_key: Mutex::new(found.key),

@@ -170,6 +170,8 @@ pub(crate) enum Mark {
     Born(u64),
     /// From now on this segment may be missing.
     Retired(u64),
+    /// The record was dead already, and the file that said so first is to go.
+    StillDead { id: QueueId, at: Location },
     /// All of these, or none if the write did not come to its end.
     Together(Vec<Mark>),
 }
@@ -210,6 +212,11 @@ impl Mark {
             Self::Retired(segment) => {
                 out.u8(4);
                 out.u64(*segment);
+            }
+            Self::StillDead { id, at } => {
+                out.u8(6);
+                out.u128(id.to_bits());
+                put_location(out, *at);
             }
             Self::Together(marks) => {
                 out.u8(5);
@@ -254,6 +261,10 @@ impl Mark {
             }
             3 => Self::Born(from.u64()?),
             4 => Self::Retired(from.u64()?),
+            6 => {
+                let id = QueueId::from_bits(from.u128()?);
+                Self::StillDead { id, at: take_location(from)? }
+            }
             _ => return Err(Garbled),
         })
     }

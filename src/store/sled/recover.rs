@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::store::StoreError;
+use crate::store::order::Order;
 use crate::store::roster::Roster;
 use crate::store::tally::Tally;
 
@@ -18,19 +19,17 @@ use super::directory::{self, Log};
 use super::disk::Disk;
 use super::frame::{FILE_HEAD_BYTES, Nonce, file_epoch};
 use super::index::{Changes, Entry, Index, kind, message};
-use super::replay::{self, Fold};
+use super::replay::{self, Fold, Replayed};
 use super::shared::Applied;
 use super::spool::{self, Segment};
 use super::state::{self, Clean, State};
-use super::{Options, Progress, journal};
-
-/// An index of up to so many messages is read whole before the store opens; a larger one afterwards.
-const CHECKED_AT_OPEN_MAX: u64 = 100_000;
+use super::{Options, Progress, journal, ordered};
 
 /// A store that can be used.
 pub(crate) struct Recovered {
     pub(crate) index: Index,
     pub(crate) tally: Tally,
+    pub(crate) order: Order,
     pub(crate) segments: BTreeMap<u64, Segment>,
     pub(crate) last_segment: u64,
     pub(crate) next_journal: u64,
@@ -55,6 +54,7 @@ struct Opening<'a> {
 struct Counted {
     index: Index,
     tally: Tally,
+    order: Order,
     segments: BTreeMap<u64, Segment>,
     applied: Applied,
     unchecked: bool,
@@ -130,13 +130,17 @@ impl Opening<'_> {
                 return Ok(None);
             }
         };
-        let mut tally = clean.tally();
-        let unchecked = clean.applied.entries > CHECKED_AT_OPEN_MAX;
+        let mut ids = clean.applied.ids;
+        let large = clean.order.filter(|_| clean.applied.entries > self.options.read_at_open_max);
+        let order = large.and_then(|crc| ordered::read(self.disk, self.folder, crc));
+        let unchecked = order.is_some();
         if unchecked && index.messages(None)?.next().is_none() {
             self.damage.push("the index was empty and was made again".into());
             return Ok(None);
         }
-        if !unchecked {
+        let (tally, order) = if let Some(order) = order {
+            (clean.tally(), order)
+        } else {
             let survey = check::survey(&index, progress);
             let same = survey.as_ref().is_ok_and(|s| {
                 let counts = (s.entries, s.digest);
@@ -146,13 +150,23 @@ impl Opening<'_> {
                 self.damage.push("the index was damaged and was made again".into());
                 return Ok(None);
             };
-            tally = survey.tally;
-        }
+            ids = Some(survey.ids);
+            (survey.tally, survey.order)
+        };
         let segments = known;
         let last_segment = clean.applied.last_segment;
-        let applied = clean.applied;
+        let applied = Applied { ids, ..clean.applied };
         let fold_epoch = 0;
-        Ok(Some(Counted { index, tally, segments, applied, unchecked, fold_epoch, last_segment }))
+        Ok(Some(Counted {
+            index,
+            tally,
+            order,
+            segments,
+            applied,
+            unchecked,
+            fold_epoch,
+            last_segment,
+        }))
     }
 
     /// Says whether a segment is as long as it was.
@@ -182,7 +196,7 @@ impl Opening<'_> {
             replay::replay(self.disk, &self.spool, &index, &fold, Some(&since), progress);
         let survey = replayed.and_then(|r| Ok((r, check::survey(&index, progress)?)));
         match survey {
-            Ok((replayed, survey)) if survey.is_sound() => {
+            Ok((replayed, survey)) if is_whole(&fold, &since, &replayed, &survey) => {
                 self.count(index, survey, &fold, &replayed).map(Some)
             }
             Ok(_) | Err(_) => {
@@ -246,23 +260,26 @@ impl Opening<'_> {
             index.set(&damage_key(*number), b"")?;
         }
         let last_segment = there.keys().last().copied().unwrap_or(0).max(fold.last_segment());
-        let applied =
-            Applied { entries: survey.entries, digest: survey.digest, ..Applied::default() };
+        let applied = Applied {
+            entries: survey.entries,
+            digest: survey.digest,
+            ids: Some(survey.ids),
+            ..Applied::default()
+        };
         let live = survey.live;
-        let mut tally = survey.tally;
         let lost: BTreeSet<u64> =
             live.keys().filter(|number| !there.contains_key(number)).copied().collect();
         let mut counted = Counted {
             index,
-            tally: Tally::default(),
+            tally: survey.tally,
+            order: survey.order,
             segments,
             applied,
             unchecked: false,
             fold_epoch: fold.epoch,
             last_segment,
         };
-        self.set_aside(&mut counted, &lost, &mut tally)?;
-        counted.tally = tally;
+        self.set_aside(&mut counted, &lost)?;
         Ok(counted)
     }
 
@@ -271,12 +288,7 @@ impl Opening<'_> {
     }
 
     /// Sets aside the messages whose segments are gone.
-    fn set_aside(
-        &mut self,
-        counted: &mut Counted,
-        lost: &BTreeSet<u64>,
-        tally: &mut Tally,
-    ) -> Result<(), StoreError> {
+    fn set_aside(&mut self, counted: &mut Counted, lost: &BTreeSet<u64>) -> Result<(), StoreError> {
         if lost.is_empty() {
             return Ok(());
         }
@@ -292,7 +304,9 @@ impl Opening<'_> {
             self.damage.push(format!("message {id} was lost with segment {segment}"));
             let mut now = Entry { kept: entry.kept.clone(), at: entry.at };
             now.kept.damaged = true;
-            tally.change(&entry.kept.places(), &now.kept.places(), entry.kept.size);
+            let (old, new) = (entry.kept.places(), now.kept.places());
+            counted.tally.change(&old, &new, entry.kept.size);
+            counted.order.change(id, &old, &new);
             let sum = changes.replace(Some(&entry), Some(&now));
             let old = super::index::digest(&key, &value);
             applied.digest = applied.digest.wrapping_add(sum).wrapping_sub(old);
@@ -315,8 +329,7 @@ impl Opening<'_> {
         for number in &lost {
             self.damage.push(format!("segment {number} is missing"));
         }
-        let mut tally = std::mem::take(&mut counted.tally);
-        self.set_aside(&mut counted, &lost, &mut tally)?;
+        self.set_aside(&mut counted, &lost)?;
         counted.segments.retain(|number, _| there.contains_key(number));
         let (log, read) = directory::open(self.disk, self.folder, Some(&counted.index), was_clean)?;
         self.damage.extend(read.damage);
@@ -333,7 +346,8 @@ impl Opening<'_> {
         let epoch = state::next_epoch(self.disk, self.folder, seen);
         self.damage.dedup();
         Ok(Recovered {
-            tally,
+            tally: counted.tally,
+            order: counted.order,
             last_segment: counted.last_segment.max(last_segment),
             next_journal: journals.keys().last().copied().unwrap_or(0) + 1,
             epoch: epoch.map_err(|e| self.broken("EPOCH", &e))?,
@@ -347,6 +361,12 @@ impl Opening<'_> {
             index: counted.index,
         })
     }
+}
+
+/// Whether the index, brought up to date, holds exactly the messages that it should.
+fn is_whole(fold: &Fold, since: &Applied, replayed: &Replayed, survey: &Survey) -> bool {
+    let expected = fold.ids_expected(since, &replayed.alive);
+    survey.is_sound() && expected.is_none_or(|ids| ids == survey.ids)
 }
 
 fn damage_key(number: u64) -> Vec<u8> {

@@ -4,7 +4,7 @@
 //! sound and no mark says that it is dead; a copy counts if a mark says so. Applying it twice is the same as
 //! once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use crate::mail::QueueId;
@@ -13,7 +13,7 @@ use crate::store::kept::Kept;
 
 use super::disk::Disk;
 use super::frame::Nonce;
-use super::index::{Changes, Entry, Index};
+use super::index::{Changes, Entry, Index, id_digest};
 use super::journal::{self, Entry as Line};
 use super::record::{Location, Mark, Standing, stand};
 use super::scan::{self, Bodies, Found};
@@ -26,8 +26,17 @@ const BATCH_KEYS: usize = 3000;
 
 #[derive(Debug)]
 enum Said {
-    Dead { id: QueueId, len: u64 },
-    Standing { id: QueueId, damaged: bool, left: Vec<Standing> },
+    /// `still`: it was dead before as well.
+    Dead {
+        id: QueueId,
+        len: u64,
+        still: bool,
+    },
+    Standing {
+        id: QueueId,
+        damaged: bool,
+        left: Vec<Standing>,
+    },
 }
 
 /// What the journal says in the end.
@@ -42,6 +51,36 @@ pub(crate) struct Fold {
 }
 
 impl Fold {
+    /// What the sum over the ids in the index must be, if it was `since.ids` at the checkpoint, `alive` are the
+    /// messages found behind it, and all that was said since is in here. `None`: nobody counted then.
+    pub(crate) fn ids_expected(&self, since: &Applied, alive: &HashSet<QueueId>) -> Option<u64> {
+        let mut ids = since.ids?;
+        // Whoever has a record before the checkpoint that something was said of since was there at the checkpoint.
+        let (mut old, mut standing) = (HashSet::new(), HashSet::new());
+        for (&(segment, offset), said) in &self.said {
+            if since.read_from(segment).is_some_and(|from| offset >= from) {
+                continue;
+            }
+            match said {
+                Said::Dead { still: true, .. } => {}
+                Said::Dead { id, .. } => {
+                    old.insert(*id);
+                }
+                Said::Standing { id, .. } => {
+                    old.insert(*id);
+                    standing.insert(*id);
+                }
+            }
+        }
+        for id in alive.difference(&old) {
+            ids = ids.wrapping_add(id_digest(*id));
+        }
+        for id in old.iter().filter(|id| !alive.contains(id) && !standing.contains(id)) {
+            ids = ids.wrapping_sub(id_digest(*id));
+        }
+        Some(ids)
+    }
+
     /// Segments that must be there and are not.
     pub(crate) fn missing(&self, there: &BTreeMap<u64, Nonce>) -> Vec<u64> {
         let wanted = self.born.difference(&self.retired);
@@ -147,7 +186,12 @@ impl Fold {
                 marks.into_iter().for_each(|mark| self.take(mark, counts));
                 return;
             }
-            Mark::Dead { id, at } => (at, Said::Dead { id, len: at.len }),
+            Mark::Dead { id, at } => (at, Said::Dead { id, len: at.len, still: false }),
+            Mark::StillDead { id, at } => {
+                let known = self.said.get(&(at.segment, at.offset));
+                let died_since = matches!(known, Some(Said::Dead { still: false, .. }));
+                (at, Said::Dead { id, len: at.len, still: !died_since })
+            }
             Mark::Standing { id, at, damaged, left } => (at, Said::Standing { id, damaged, left }),
         };
         if counts {
@@ -164,6 +208,8 @@ pub(crate) struct Replayed {
     pub(crate) damaged: BTreeSet<u64>,
     /// Length of each segment that was read.
     pub(crate) lens: BTreeMap<u64, u64>,
+    /// Messages whose records count and lie behind the checkpoint.
+    pub(crate) alive: HashSet<QueueId>,
 }
 
 struct Player<'a> {
@@ -197,9 +243,8 @@ pub(crate) fn replay(
         progress(Step { name: "reading the spool", done: done as u64, total });
         let from = match since {
             None => 0,
-            Some(applied) if number > applied.last_segment => 0,
-            Some(applied) => match applied.open.iter().find(|(open, _)| *open == number) {
-                Some((_, end)) => *end,
+            Some(applied) => match applied.read_from(number) {
+                Some(from) => from,
                 None => continue,
             },
         };
@@ -256,6 +301,9 @@ impl Player<'_> {
                     let line =
                         format!("message {}: its body in segment {number} is damaged", kept.id);
                     self.result.damage.push(line);
+                }
+                if !all {
+                    self.result.alive.insert(kept.id);
                 }
                 self.put(Entry { kept, at }, all)
             }

@@ -14,7 +14,7 @@ use crate::store::kept::{Class, Kept, KeptRecipient, Place};
 
 use super::disk::Disk;
 use super::frame::{self, BODY_BYTES_MAX, FILE_HEAD_BYTES, Tail};
-use super::index::{self, Entry, deadline_key, queue_key, sealed, unsealed};
+use super::index::{self, Entry, sealed, unsealed};
 use super::journal::{self, Journal};
 use super::octets::{In, Out};
 use super::record::{Location, Mark, put_kept, take_kept};
@@ -128,6 +128,7 @@ fn mark() -> impl Strategy<Value = Mark> {
     let one = || {
         prop_oneof![
             (id(), location()).prop_map(|(id, at)| Mark::Dead { id, at }),
+            (id(), location()).prop_map(|(id, at)| Mark::StillDead { id, at }),
             (kept(), location()).prop_map(|(kept, at)| Mark::about(&kept, at)),
             any::<u64>().prop_map(Mark::Born),
             any::<u64>().prop_map(Mark::Retired),
@@ -233,26 +234,6 @@ proptest! {
         prop_assert!(frame::tail(&octets, &NONCE, QueueId::from_bits(1), 0).is_err());
         prop_assert!(frame::body(&octets, &NONCE, QueueId::from_bits(1), 0).is_err());
         prop_assert_eq!(scanned(&octets, Bodies::Checked), Vec::new());
-    }
-
-    #[test]
-    fn keys_are_in_order_and_never_the_same(one in (place(), id()), other in (place(), id())) {
-        let key = |(place, id): &(Place, QueueId)| queue_key(place, *id);
-        prop_assert_eq!(key(&one) == key(&other), one == other);
-        let (near, far) = ((one.0.clone(), one.1), (one.0.clone(), other.1));
-        prop_assert_eq!(key(&near).cmp(&key(&far)), one.1.cmp(&other.1), "by id in one queue");
-        // No queue's keys lie among another's.
-        let prefix = |(place, _): &(Place, QueueId)| {
-            let key = queue_key(place, QueueId::from_bits(0));
-            key[..key.len() - 16].to_vec()
-        };
-        prop_assert_eq!(key(&other).starts_with(&prefix(&one)), one.0 == other.0);
-    }
-
-    #[test]
-    fn deadlines_are_in_order_of_time(one in (time(), id()), other in (time(), id())) {
-        let key = |(time, id): &(Timestamp, QueueId)| deadline_key(*time, *id);
-        prop_assert_eq!(key(&one).cmp(&key(&other)), one.cmp(&other));
     }
 
     #[test]

@@ -8,10 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mail::{QueueId, Timestamp};
 use crate::store::hints::Hints;
-use crate::store::kept::Class;
 use crate::store::leases::Leases;
+use crate::store::order::Order;
 use crate::store::roster::Roster;
 use crate::store::tally::Tally;
 use crate::store::{Count, StoreError};
@@ -39,6 +38,19 @@ pub(crate) struct Applied {
     pub(crate) entries: u64,
     /// Sum of their digests.
     pub(crate) digest: u64,
+    /// Sum of the digests of their ids alone; unknown to older programs.
+    #[serde(default)]
+    pub(crate) ids: Option<u64>,
+}
+
+impl Applied {
+    /// Where what is not in the index begins in this segment; `None` if all of it is in.
+    pub(crate) fn read_from(&self, segment: u64) -> Option<u64> {
+        if segment > self.last_segment {
+            return Some(0);
+        }
+        self.open.iter().find(|(open, _)| *open == segment).map(|(_, end)| *end)
+    }
 }
 
 /// The parts of an open store.
@@ -49,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) spool: Spool,
     pub(crate) index: RwLock<Option<Index>>,
     pub(crate) tally: RwLock<Tally>,
+    /// Changed together with the tally, under both locks.
+    pub(crate) order: RwLock<Order>,
     pub(crate) leases: Mutex<Leases>,
     pub(crate) roster: RwLock<Roster>,
     pub(crate) server_key: Mutex<Option<[u8; 32]>>,
@@ -142,13 +156,13 @@ impl Shared {
         if count.messages == 0 {
             return Ok(count);
         }
-        let mut first: Option<(QueueId, Option<Timestamp>)> = None;
-        for class in [Class::Ready, Class::Late, Class::Held] {
-            if let Some(next) = index.ids(domain, owner, class, None)?.next().transpose()? {
-                first = Some(first.map_or(next, |old| if next.0 < old.0 { next } else { old }));
-            }
-        }
-        count.oldest = first.and_then(|(_, arrived)| arrived);
+        let oldest = reading(&self.order).oldest(domain, owner);
+        count.oldest = match oldest.map(|id| index.entry(id)) {
+            Some(Ok(found)) => found.map(|(entry, _)| entry.kept.arrived),
+            // Whoever lists it says that it is damaged.
+            None | Some(Err(StoreError::Corrupt(_))) => None,
+            Some(Err(error)) => return Err(error),
+        };
         Ok(count)
     }
 

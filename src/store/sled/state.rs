@@ -13,6 +13,7 @@ use crate::store::tally::Tally;
 use crate::store::{Count, StoreError};
 
 use super::disk::{Disk, read_whole, replace};
+use super::ordered;
 use super::shared::{Applied, Shared, locked, reading};
 use super::spool::Segment;
 
@@ -40,6 +41,9 @@ pub(crate) struct Clean {
     pub(crate) queues: Vec<(Domain, CustomerName, Count)>,
     pub(crate) live_bytes: u64,
     pub(crate) damage: Vec<String>,
+    /// Checksum of the file with the order; a small store has none.
+    #[serde(default)]
+    pub(crate) order: Option<u32>,
 }
 
 impl Clean {
@@ -85,9 +89,15 @@ pub(crate) fn write_running(disk: &dyn Disk, folder: &Path, machine: String) -> 
 
 /// Notes an orderly end.
 pub(crate) fn write_clean(shared: &Shared) -> io::Result<()> {
+    let applied = locked(&shared.applied).clone();
+    let order = (applied.entries > shared.options.read_at_open_max).then(|| {
+        let written = ordered::write(&*shared.disk, &shared.folder, &reading(&shared.order));
+        written.inspect_err(|e| log::warn!("the next start takes longer: writing ORDER: {e}")).ok()
+    });
     let tally = reading(&shared.tally);
     let clean = Clean {
-        applied: locked(&shared.applied).clone(),
+        applied,
+        order: order.flatten(),
         segments: shared.spool.segments().into_iter().collect(),
         queues: tally.page(None, usize::MAX),
         live_bytes: tally.live_bytes(),
