@@ -301,6 +301,7 @@ impl Committer {
             let guard = reading(&self.shared.index);
             let applied = guard.as_ref().map(|index| index.apply(changes.into_batch()));
             applied.unwrap_or(Ok(())).map_err(|e| Failure::Broken(e.to_string()))?;
+            self.shared.recent.changed(group.slots.keys());
         }
         Ok(sums)
     }

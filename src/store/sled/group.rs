@@ -82,6 +82,22 @@ pub(crate) fn refuse(op: Op, why: &str) {
     };
 }
 
+/// A message as the index has it, with the digest of its value.
+fn stored(shared: &Shared, id: QueueId) -> Option<(Entry, u64)> {
+    if let Some(found) = shared.recent.take(id) {
+        return Some(found);
+    }
+    let guard = reading(&shared.index);
+    match guard.as_ref()?.entry(id) {
+        Ok(found) => found,
+        Err(error) => {
+            drop(guard);
+            super::keeper::report_entry(shared, id, &error);
+            None
+        }
+    }
+}
+
 pub(super) fn answer<T: Send + 'static>(waiter: Waiter<T>, value: T) -> Done {
     Box::new(move |outcome| {
         // As above.
@@ -184,16 +200,7 @@ impl Group {
     /// The message as the group sees it.
     pub(super) fn slot(&mut self, committer: &Committer, id: QueueId) -> Option<&mut Slot> {
         if let hash_map::Entry::Vacant(place) = self.slots.entry(id) {
-            let guard = reading(&committer.shared.index);
-            let found = guard.as_ref().map(|index| index.entry(id));
-            drop(guard);
-            let (entry, digest) = match found? {
-                Ok(found) => found?,
-                Err(error) => {
-                    super::keeper::report_entry(&committer.shared, id, &error);
-                    return None;
-                }
-            };
+            let (entry, digest) = stored(&committer.shared, id)?;
             place.insert(Slot { before: Some((entry.clone(), digest)), now: entry });
         }
         self.slots.get_mut(&id)

@@ -97,10 +97,10 @@ impl Iterator for Merged<'_> {
     }
 }
 
-/// The message, unless it is gone; a damaged entry is reported and passed over.
-fn entry(shared: &Shared, index: &Index, id: QueueId) -> Result<Option<Entry>, StoreError> {
+/// The message and the digest of its value, unless it is gone; a damaged entry is reported and passed over.
+fn entry(shared: &Shared, index: &Index, id: QueueId) -> Result<Option<(Entry, u64)>, StoreError> {
     match index.entry(id) {
-        Ok(found) => Ok(found.map(|(entry, _)| entry)),
+        Ok(found) => Ok(found),
         Err(StoreError::Corrupt(id)) => {
             report_entry(shared, id, &StoreError::Corrupt(id));
             Ok(None)
@@ -118,7 +118,8 @@ pub(crate) fn next(
     limit: usize,
 ) -> Result<Vec<Head>, StoreError> {
     shared.ask(|index| {
-        let mut heads = Vec::new();
+        let generation = shared.recent.generation();
+        let (mut heads, mut read) = (Vec::new(), Vec::new());
         for (rank, class) in [(0u8, Class::Ready), (1, Class::Late)] {
             let start = match after {
                 Some(position) if position.rank > rank => continue,
@@ -129,14 +130,16 @@ pub(crate) fn next(
             let mut ids = Merged::new(rows.collect());
             while heads.len() < limit {
                 let Some(id) = ids.next() else { break };
-                let Some(Entry { kept, .. }) = entry(shared, index, id)? else { continue };
-                let offer = kept.offer(customer, domains);
+                let Some((found, sum)) = entry(shared, index, id)? else { continue };
+                let offer = found.kept.clone().offer(customer, domains);
                 // One that is late in another of these queues is late in all.
                 if let Some(head) = offer.filter(|head| head.position.rank == rank) {
                     heads.push(head);
+                    read.push((found, sum));
                 }
             }
         }
+        shared.recent.keep(generation, read);
         Ok(heads)
     })
 }
@@ -160,7 +163,7 @@ pub(crate) fn query(
                 if heads.len() >= limit {
                     break;
                 }
-                heads.extend(entry(shared, index, id)?.and_then(|e| e.kept.meant(filter)));
+                heads.extend(entry(shared, index, id)?.and_then(|(e, _)| e.kept.meant(filter)));
             }
         } else if let Some(queues) = queues {
             let rows = queues.iter().flat_map(|(domain, owner)| {
@@ -169,7 +172,7 @@ pub(crate) fn query(
             let mut ids = Merged::new(rows.collect());
             while heads.len() < limit {
                 let Some(id) = ids.next() else { break };
-                heads.extend(entry(shared, index, id)?.and_then(|e| e.kept.meant(filter)));
+                heads.extend(entry(shared, index, id)?.and_then(|(e, _)| e.kept.meant(filter)));
             }
         } else {
             for pair in index.messages(after)? {
@@ -223,7 +226,7 @@ pub(crate) fn overdue(
                 if left == 0 || !seen.insert(id) {
                     continue;
                 }
-                let head = entry(shared, index, id)?.and_then(|e| e.kept.overdue(now, left));
+                let head = entry(shared, index, id)?.and_then(|(e, _)| e.kept.overdue(now, left));
                 left -= head.as_ref().map_or(0, |h| h.recipients.len());
                 heads.extend(head);
             }

@@ -25,6 +25,7 @@ pub mod migrate;
 mod octets;
 pub mod offline;
 mod ordered;
+mod recent;
 mod record;
 mod recover;
 mod replay;
@@ -252,6 +253,7 @@ impl SledStore {
             server_key: Mutex::new(found.key),
             hints: Hints::default(),
             snapshots: snapshot::Snapshots::default(),
+            recent: recent::Recent::default(),
             broken: Mutex::new(None),
             damage: Mutex::new(found.damage),
             flushed: Mutex::new(applied.journal),

@@ -140,11 +140,6 @@ fn mark() -> impl Strategy<Value = Mark> {
     ]
 }
 
-fn place() -> impl Strategy<Value = Place> {
-    let class =
-        prop_oneof![Just(Class::Ready), Just(Class::Late), Just(Class::Held), Just(Class::Failed)];
-    (place_name(), owner(), class).prop_map(|(domain, owner, class)| Place { domain, owner, class })
-}
 
 const NONCE: [u8; 16] = [7; 16];
 

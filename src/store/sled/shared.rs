@@ -19,6 +19,7 @@ use super::Options;
 use super::committer::Op;
 use super::disk::Disk;
 use super::index::Index;
+use super::recent::Recent;
 use super::snapshot::Snapshots;
 use super::spool::Spool;
 use super::sync::{
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) server_key: Mutex<Option<[u8; 32]>>,
     pub(crate) hints: Hints,
     pub(crate) snapshots: Snapshots,
+    pub(crate) recent: Recent,
     pub(crate) broken: Mutex<Option<String>>,
     pub(crate) damage: Mutex<Vec<String>>,
     pub(crate) applied: Mutex<Applied>,
