@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
 
 use super::feed::Parcel;
 use super::lines::{self, Told};
@@ -71,8 +72,13 @@ enum Entry {
     },
 }
 
-/// A batch on its way to being durable.
-type Recording = BoxFuture<'static, Result<(), StoreError>>;
+/// A batch, and whether it is durable.
+type Recorded = (Vec<Entry>, Result<(), StoreError>);
+
+/// Batches on their way to being durable at most: while the store is busy with one, the next lies ready.
+const RECORDINGS_MAX: usize = 2;
+/// Entries that are worth a batch of their own while another one is on its way.
+const BATCH_MIN: usize = 64;
 
 /// Sums for the end of the drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,7 +104,7 @@ pub(super) struct Books {
     parcels: u64,
     octets: u64,
     fresh: Vec<Entry>,
-    settling: Option<(Recording, Vec<Entry>)>,
+    settling: FuturesOrdered<BoxFuture<'static, Recorded>>,
     pub(super) sums: Sums,
     deferred_in_a_row: u32,
     /// A message was counted as the one that was on its way when the line broke.
@@ -125,7 +131,7 @@ impl Books {
             parcels: 0,
             octets: 0,
             fresh: Vec::new(),
-            settling: None,
+            settling: FuturesOrdered::new(),
             sums: Sums::default(),
             deferred_in_a_row: 0,
             has_counted_break: false,
@@ -146,7 +152,7 @@ impl Books {
 
     /// Whether everything is recorded.
     pub(super) fn is_settled(&self) -> bool {
-        self.parcels == 0 && self.fresh.is_empty() && self.settling.is_none()
+        self.parcels == 0 && self.fresh.is_empty() && self.settling.is_empty()
     }
 
     /// Whether so much was deferred that going on makes no sense.
@@ -263,19 +269,25 @@ impl Books {
     /// # Errors
     /// The batch could not be recorded; [`StoreError::LostLease`] means that its deliveries were.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Result<bool, StoreError> {
-        if self.settling.is_none() && !self.fresh.is_empty() {
+        let enough = match self.settling.len() {
+            0 => 1,
+            1..RECORDINGS_MAX => BATCH_MIN,
+            _ => usize::MAX,
+        };
+        if self.fresh.len() >= enough {
             let batch = std::mem::take(&mut self.fresh);
-            self.settling = Some((self.settle(&batch), batch));
+            let recording = self.settle(batch);
+            self.settling.push_back(recording);
         }
-        let Some((settling, _)) = self.settling.as_mut() else { return Ok(false) };
-        let Poll::Ready(answer) = settling.poll_unpin(context) else { return Ok(false) };
-        let batch = self.settling.take().map(|(_, batch)| batch).unwrap_or_default();
+        let Poll::Ready(Some((batch, answer))) = self.settling.poll_next_unpin(context) else {
+            return Ok(false);
+        };
         self.recorded(batch, &answer);
         answer.map(|()| true)
     }
 
     /// Trouble that may pass is given some seconds to pass.
-    fn settle(&self, batch: &[Entry]) -> Recording {
+    fn settle(&self, batch: Vec<Entry>) -> BoxFuture<'static, Recorded> {
         let settlements: Vec<Settlement> = batch
             .iter()
             .filter_map(|entry| match entry {
@@ -284,7 +296,7 @@ impl Books {
             })
             .collect();
         if settlements.is_empty() {
-            return futures::future::ready(Ok(())).boxed();
+            return futures::future::ready((batch, Ok(()))).boxed();
         }
         let (office, lease) = (self.office.clone(), self.lease.clone());
         async move {
@@ -293,10 +305,11 @@ impl Books {
                     Err(StoreError::Transient(_)) => {
                         office.world.wait(Duration::from_secs(seconds)).await;
                     }
-                    answer => return answer,
+                    answer => return (batch, answer),
                 }
             }
-            office.store.settle(&lease, settlements).await
+            let answer = office.store.settle(&lease, settlements).await;
+            (batch, answer)
         }
         .boxed()
     }
@@ -375,8 +388,8 @@ impl Books {
     /// Makes everything durable that is known, whatever happened.
     pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
         let mut worst = Ok(());
-        // Two batches at most: the one under way, and what gathered meanwhile.
-        while self.settling.is_some() || !self.fresh.is_empty() {
+        // A few batches at most: those under way, and what gathered meanwhile.
+        while !self.settling.is_empty() || !self.fresh.is_empty() {
             let step = futures::future::poll_fn(|context| match self.poll(context) {
                 Ok(false) => Poll::Pending,
                 Ok(true) => Poll::Ready(Ok(())),

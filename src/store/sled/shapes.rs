@@ -140,7 +140,6 @@ fn mark() -> impl Strategy<Value = Mark> {
     ]
 }
 
-
 const NONCE: [u8; 16] = [7; 16];
 
 /// A record as it lies in a segment.
