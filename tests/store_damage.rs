@@ -53,6 +53,127 @@ fn restore(home: &Path, files: &Octets) {
     }
 }
 
+/// The index of a store that nobody has open.
+fn index(home: &Path) -> sled::Db {
+    loop {
+        match sled::open(home.join("index")) {
+            Ok(index) => return index,
+            // Whoever had it open a moment ago is not quite gone.
+            Err(sled::Error::Io(error)) if error.kind() == std::io::ErrorKind::Other => {
+                std::thread::yield_now();
+            }
+            Err(error) => panic!("sled's own files: {error}"),
+        }
+    }
+}
+
+/// Leaves what a kill would leave.
+fn kill(store: SledStore, home: &Path) {
+    let mut files = Octets::new();
+    take(home, &mut files);
+    drop(store);
+    restore(home, &files);
+}
+
+/// A message that is there before the first checkpoint and after the last one.
+const ALWAYS_THERE: u64 = 1;
+
+/// A store with a life behind it, after which its process was killed; and what the world was told.
+fn killed(home: &Path, seed: u64) -> Page {
+    let book = Book::default();
+    let store = SledStore::open(home, options()).expect("a new store");
+    let mut dice = Dice(seed);
+    block_on(keep(&store, &book, ALWAYS_THERE, 100));
+    let mut last = 10_000;
+    for _ in 0..2 + dice.below(4) {
+        let rounds = 1 + dice.below(9);
+        work(&store, &book, &mut dice, rounds, last);
+        last += 10_000;
+        // A checkpoint among other things.
+        block_on(store.maintain()).expect("a turn");
+    }
+    let rounds = dice.below(6);
+    work(&store, &book, &mut dice, rounds, last);
+    kill(store, home);
+    // Whoever makes the index again removes this first.
+    index(home).insert(b"~", b"believed").expect("put in");
+    book.page()
+}
+
+fn is_believed(home: &Path) -> bool {
+    index(home).contains_key(b"~").expect("looked up")
+}
+
+#[test]
+fn after_a_kill_the_index_is_believed_and_holds_what_it_should() {
+    let lives = if std::env::var_os("RESTANTE_LONG").is_some() { 600 } else { 40 };
+    for seed in 1..=lives {
+        let home = folder();
+        let book = killed(home.path(), seed);
+        let store = SledStore::open(home.path(), options()).expect("opened");
+        serves_the_rest(&store, &book, &format!("life {seed}"), true);
+        let damage = block_on(store.health()).expect("health").damage;
+        assert_eq!(damage, Vec::<String>::new(), "life {seed}");
+        drop(store);
+        assert!(is_believed(home.path()), "life {seed}: it was made again");
+    }
+}
+
+/// Opens it; everything must be as the book says. Answers whether the index was made again for that.
+fn is_made_again(home: &Path, book: &Page, when: &str) -> bool {
+    let store = SledStore::open(home, options()).expect("opened");
+    let damage = block_on(store.health()).expect("health").damage;
+    let gone: Vec<&u64> = book.iter().filter(|(_, told)| told.ended).map(|(n, _)| n).collect();
+    for head in block_on(store.query(Filter::default(), None, usize::MAX)).expect("a listing") {
+        assert!(!gone.iter().any(|n| id(**n) == head.id), "{when}: {} is back", head.id);
+    }
+    for (n, told) in book.iter().filter(|(_, told)| told.kept && !told.ending) {
+        let octets = read_from(&store, id(*n), 0).unwrap_or_else(|e| panic!("{when}: {n}: {e}"));
+        assert!(octets == body(*n, told.size), "{when}: body of {n}");
+    }
+    damage.iter().any(|line| line.contains("made again"))
+}
+
+#[test]
+fn a_message_that_the_index_forgot_is_noticed_after_a_kill() {
+    let mut noticed = 0;
+    for seed in 100..112 {
+        let home = folder();
+        let book = killed(home.path(), seed);
+        let gone = index(home.path()).remove(key(ALWAYS_THERE)).expect("removed");
+        assert!(gone.is_some(), "life {seed}");
+        noticed += u64::from(is_made_again(home.path(), &book, &format!("life {seed}")));
+    }
+    // What was copied elsewhere since the checkpoint is read from the spool in any case.
+    assert!(noticed >= 8, "{noticed}");
+}
+
+#[test]
+fn a_message_that_the_index_would_not_let_go_is_noticed_after_a_kill() {
+    for seed in 200..212 {
+        let home = folder();
+        killed(home.path(), seed);
+        let value = index(home.path()).get(key(ALWAYS_THERE)).expect("read").expect("there");
+        let store = SledStore::open(home.path(), options()).expect("opened");
+        let book = Book::default();
+        book.note(ALWAYS_THERE, |told| told.kept = true);
+        block_on(deliver(&store, &book, &[ALWAYS_THERE]));
+        for n in 90_000..90_003 {
+            block_on(store.maintain()).expect("a turn");
+            block_on(keep(&store, &book, n, 10));
+        }
+        kill(store, home.path());
+        let before = index(home.path()).insert(key(ALWAYS_THERE), value).expect("put back");
+        assert_eq!(before, None, "life {seed}: it was over");
+        assert!(is_made_again(home.path(), &book.page(), &format!("life {seed}")), "life {seed}");
+    }
+}
+
+/// The key of message `n` in the index.
+fn key(n: u64) -> Vec<u8> {
+    [&b"M"[..], &id(n).to_bits().to_be_bytes()].concat()
+}
+
 const CUSTOMERS: [&str; 3] = ["one", "two", "three"];
 
 /// A store with a life behind it: its files while it ran, and after its orderly end.
@@ -76,6 +197,7 @@ fn damage_is_reported_and_the_rest_is_served() {
     let home = folder();
     let (book, running, ended) = lived(home.path());
     let book = book.page();
+    assert!(book.values().filter(|told| told.kept && !told.ending).count() > 10);
     let trials = if std::env::var_os("RESTANTE_LONG").is_some() { 1_200 } else { 120 };
     let mut dice = Dice(99);
     let mut spread: BTreeMap<String, u64> = BTreeMap::new();
@@ -100,7 +222,10 @@ fn damage_is_reported_and_the_rest_is_served() {
         restore(home.path(), &files);
         *spread.entry(short.split(['-', '/']).next().unwrap_or_default().into()).or_default() += 1;
         match SledStore::open(home.path(), options()) {
-            Ok(store) => serves_the_rest(&store, &book, &when, clean),
+            Ok(store) => {
+                serves_the_rest(&store, &book, &when, clean);
+                knows_its_customers(&store, &when, clean);
+            }
             // What does not say which layout it has, or names another, is not touched; a person can put it right.
             Err(StoreError::Broken(why)) if short == "LAYOUT" => {
                 assert!(why.contains("layout") || why.contains("LAYOUT"), "{when}: {why}");
@@ -124,13 +249,17 @@ fn serves_the_rest(store: &SledStore, book: &Page, when: &str, clean: bool) {
             Err(_) => lost.push(*n),
         }
     }
-    assert!(due > 10, "{when}");
     // A commit is answered after what was asked for before it: the setting aside of what could not be read.
     assert!(put_body(store, two(70_000), b"more").is_ok(), "{when}: it takes no mail");
     let damage = block_on(store.health()).expect("health").damage;
     // Nobody can tell a tail that was cut off from one that was never written, unless the end was orderly.
     assert!(lost.is_empty() || !damage.is_empty() || !clean, "{when}: {lost:?} lost in silence");
     assert!(lost.len() <= due / 2, "{when}: {} of {due} lost", lost.len());
+}
+
+/// Every customer is there, or something was reported.
+fn knows_its_customers(store: &SledStore, when: &str, clean: bool) {
+    let damage = block_on(store.health()).expect("health").damage;
     for n in CUSTOMERS {
         let found = block_on(store.customer(&name(n))).expect("asked").is_some();
         assert!(found || !damage.is_empty() || !clean, "{when}: customer {n} lost in silence");

@@ -40,12 +40,11 @@ pub(crate) fn run(shared: &Arc<Shared>, stop: &Receiver<()>, unchecked: bool) {
         // It reports what it finds by itself.
         let _ = check_values(shared, stop);
     }
-    let mut last = None;
     while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(ROUND) {
         if shared.check().is_err() {
             break;
         }
-        let round = checkpoint(shared, &mut last).and_then(|()| retire_empty(shared));
+        let round = checkpoint(shared).and_then(|()| retire_empty(shared));
         if let Err(error) = round {
             log::warn!("housekeeping of the store: {error}");
         }
@@ -120,10 +119,9 @@ pub(crate) fn report_entry(shared: &Shared, id: QueueId, error: &StoreError) {
 }
 
 /// Hands the index to the system and notes how far it goes.
-pub(crate) fn checkpoint(
-    shared: &Shared,
-    last: &mut Option<super::shared::Applied>,
-) -> Result<(), StoreError> {
+pub(crate) fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
+    // One at a time: a later one must not be overwritten by an earlier one.
+    let mut last = locked(&shared.checkpointed);
     let applied = locked(&shared.applied).clone();
     if last.as_ref() == Some(&applied) {
         return Ok(());
@@ -135,7 +133,7 @@ pub(crate) fn checkpoint(
         // Written after the flush, it can only be found together with all that it speaks of.
         index.set(&[kind::CHECKPOINT], &said)
     })?;
-    if let Some(last) = last {
+    if let Some(last) = &*last {
         *locked(&shared.flushed) = last.journal;
     }
     *last = Some(applied);
@@ -175,13 +173,14 @@ pub(crate) fn retire_empty(shared: &Shared) -> Result<(), StoreError> {
     shared.disk.sync_folder(&shared.spool.folder).map_err(failed)
 }
 
-/// One turn: compacts what is mostly dead, then removes what is empty.
+/// One turn: a checkpoint, then compacts what is mostly dead and removes what is empty.
 pub(crate) fn maintain(
     shared: &Arc<Shared>,
     most: usize,
     progress: Progress<'_>,
 ) -> Result<u64, StoreError> {
     let Ok(_alone) = shared.compacting.try_lock() else { return Ok(0) };
+    checkpoint(shared)?;
     let mut done = 0;
     for number in worth_compacting(shared).into_iter().take(most.min(COMPACTED_MAX)) {
         progress(Step { name: "compacting", done, total: 0 });

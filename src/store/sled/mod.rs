@@ -256,6 +256,7 @@ impl SledStore {
             recent: recent::Recent::default(),
             broken: Mutex::new(None),
             damage: Mutex::new(found.damage),
+            checkpointed: Mutex::new(None),
             flushed: Mutex::new(applied.journal),
             applied: Mutex::new(applied),
             sync_micros: AtomicU64::new(0),

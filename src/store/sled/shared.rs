@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) broken: Mutex<Option<String>>,
     pub(crate) damage: Mutex<Vec<String>>,
     pub(crate) applied: Mutex<Applied>,
+    /// What the last checkpoint of this run says.
+    pub(crate) checkpointed: Mutex<Option<Applied>>,
     /// The journal's place up to which the index is in the system's hands.
     pub(crate) flushed: Mutex<(u64, u64)>,
     pub(crate) sync_micros: AtomicU64,
