@@ -29,6 +29,8 @@ use super::sync::{Ordering, Receiver, beside, scope};
 
 /// Operations answered together at most.
 const GROUP_OPS_MAX: usize = 4096;
+/// Messages that are worth a thread for the sync while the index changes.
+const BESIDE_MIN: usize = 4;
 /// Octets of small bodies in one group at most.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -169,7 +171,8 @@ impl Committer {
         let outcome = if first { self.sync(&std::mem::take(&mut group.files)) } else { Ok(()) };
         let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
         let outcome = outcome.and_then(|()| {
-            if group.only_settles() && self.shared.options.durability == Durability::Fsync {
+            let syncs = self.shared.options.durability == Durability::Fsync;
+            if syncs && group.slots.len() >= BESIDE_MIN {
                 return self.sync_beside_index(&mut group);
             }
             self.sync(&std::mem::take(&mut group.files))?;
@@ -249,20 +252,22 @@ impl Committer {
         Ok(())
     }
 
-    /// The index changes while the disk is busy. Only for verdicts: what became of mail is true whether or not it
-    /// is durable yet, so somebody who looks meanwhile sees nothing wrong, and the journal, which decides after a
-    /// power cut, was written before. Nobody is answered, counted or tidied up after before the sync has ended.
+    /// The index changes while the disk is busy. Spool and journal, which decide after a power cut, were written
+    /// before; and a message is in no queue, and nobody is answered, before the sync has ended. If it fails the
+    /// store is broken, and the next start finds what the index has too much.
     fn sync_beside_index(&mut self, group: &mut Group) -> Result<(), Failure> {
         let files = std::mem::take(&mut group.files);
         let this = &*self;
+        // The disk takes longer, so it is asked at once, and the other thread has time to come.
         let (synced, sums) = scope(|scope| {
-            let syncing = beside(scope, || this.sync(&files));
-            let sums = this.change_index(group);
-            let panicked = |_| Err(Failure::Broken("a sync panicked".into()));
-            (syncing.map(|thread| thread.join().unwrap_or_else(panicked)), sums)
+            let indexing = beside(scope, || this.change_index(group));
+            let synced = this.sync(&files);
+            let panicked = |_| Err(Failure::Broken("changing the index panicked".into()));
+            (synced, indexing.map(|thread| thread.join().unwrap_or_else(panicked)))
         });
+        synced?;
         // Without a thread it is done here.
-        synced.unwrap_or_else(|| self.sync(&files))?;
+        let sums = sums.unwrap_or_else(|| self.change_index(group));
         self.account(group, sums?);
         Ok(())
     }

@@ -49,8 +49,6 @@ pub(crate) struct Group {
     pub(crate) customers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     /// The spool is to be synced before the journal is written.
     pub(crate) spool_first: bool,
-    /// Something else than verdicts is in it.
-    has_others: bool,
     hints: BTreeSet<Domain>,
     /// Messages that a mark of their own changes, to be undone if it cannot be written.
     pub(super) moved: Vec<QueueId>,
@@ -108,7 +106,6 @@ pub(super) fn answer<T: Send + 'static>(waiter: Waiter<T>, value: T) -> Done {
 impl Group {
     /// Takes an operation in.
     pub(crate) fn prepare(&mut self, committer: &mut Committer, op: Op) {
-        self.has_others |= !matches!(op, Op::Settle { .. });
         match op {
             Op::Commit { message, size, body, waiter } => {
                 self.commit(committer, *message, size, body, waiter);
@@ -190,11 +187,6 @@ impl Group {
             // The committer keeps it for itself.
             Op::Stop(_) => {}
         }
-    }
-
-    /// Whether it records what became of mail, and does nothing else.
-    pub(crate) fn only_settles(&self) -> bool {
-        !self.has_others
     }
 
     /// The message as the group sees it.
