@@ -7,7 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 
@@ -31,6 +31,10 @@ use super::sync::{Ordering, Receiver, beside, scope};
 const GROUP_OPS_MAX: usize = 4096;
 /// Messages that are worth a thread for the sync while the index changes.
 const BESIDE_MIN: usize = 4;
+/// Room on the disk of which a moment's intake is a small part.
+const ROOM_PLENTY: u64 = 4 << 30;
+/// How long an answer of the disk is believed where there is plenty.
+const ROOM_HOLDS: Duration = Duration::from_millis(100);
 /// Octets of small bodies in one group at most.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -116,6 +120,10 @@ pub(crate) struct Committer {
     pub(crate) lane: Option<Lane>,
     /// Octets given back to the file system when a mark finds no room.
     pub(crate) reserve: super::reserve::Reserve,
+    /// No id in the index is greater: what is greater need not be looked up.
+    pub(crate) newest: QueueId,
+    /// Room beyond what is kept back, what was used since not counted, and when the disk was asked.
+    pub(crate) room: Option<(u64, Instant)>,
 }
 
 impl Committer {
@@ -160,6 +168,8 @@ impl Committer {
             }
             return;
         }
+        // With plenty of room the disk is not asked for each group.
+        self.room = self.room.filter(|(room, at)| *room > ROOM_PLENTY && at.elapsed() < ROOM_HOLDS);
         for op in ops {
             group.prepare(self, op);
         }
@@ -170,6 +180,8 @@ impl Committer {
         let first = group.spool_first || !born.is_empty();
         let outcome = if first { self.sync(&std::mem::take(&mut group.files)) } else { Ok(()) };
         let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
+        self.newest =
+            group.slots.keys().copied().max().max(Some(self.newest)).unwrap_or(self.newest);
         let outcome = outcome.and_then(|()| {
             let syncs = self.shared.options.durability == Durability::Fsync;
             if syncs && group.slots.len() >= BESIDE_MIN {
@@ -187,6 +199,26 @@ impl Committer {
         self.reserve.refill_if_room(&*self.shared.disk);
         if let Err(error) = self.journal.turn_over() {
             log::warn!("the journal goes on in its old file: {error}");
+        }
+    }
+
+    /// Octets that may be written without touching what is kept back.
+    pub(crate) fn room(&mut self) -> u64 {
+        if let Some((room, _)) = self.room {
+            return room;
+        }
+        let shared = &self.shared;
+        let space = shared.disk.space(&shared.spool.folder);
+        let room = space
+            .map_or(u64::MAX, |(free, total)| free.saturating_sub(Shared::reserve_bytes(total)));
+        self.room = Some((room, Instant::now()));
+        room
+    }
+
+    /// So much of it was used.
+    pub(crate) fn used(&mut self, octets: u64) {
+        if let Some((room, _)) = &mut self.room {
+            *room = room.saturating_sub(octets);
         }
     }
 

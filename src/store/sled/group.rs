@@ -59,7 +59,6 @@ pub(crate) struct Group {
     marked: Vec<Done>,
     pub(super) small: Vec<u8>,
     pub(super) in_small: Vec<(QueueId, Waiter<()>)>,
-    pub(super) room: Option<u64>,
 }
 
 /// Answers without doing anything.

@@ -145,6 +145,13 @@ impl Index {
         Ok(Some((entry, digest(&key, &value))))
     }
 
+    /// The greatest id of all.
+    pub(crate) fn newest(&self) -> Result<Option<QueueId>, StoreError> {
+        let last = self.messages(None)?.iter.next_back();
+        let last = guarded(|| last.transpose())?;
+        Ok(last.map(|(key, _)| message_id(&key)))
+    }
+
     /// Applies a batch, whole.
     pub(crate) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         guarded(|| self.db.apply_batch(batch))

@@ -15,7 +15,6 @@ use super::frame::{self, BODY_BYTES_MAX, Tail};
 use super::group::{Group, Slot, answer};
 use super::index::Entry;
 use super::record::{Location, Mark};
-use super::shared::Shared;
 use super::spool::Lane;
 
 impl Group {
@@ -40,7 +39,9 @@ impl Group {
         body: Incoming,
         waiter: Waiter<()>,
     ) {
-        let known = self.slot(committer, id).is_some_and(|s| !s.now.kept.recipients.is_empty());
+        let is_new = id > committer.newest && !self.slots.contains_key(&id);
+        let known =
+            !is_new && self.slot(committer, id).is_some_and(|s| !s.now.kept.recipients.is_empty());
         let kept = if known { Ok(None) } else { kept.map(Some) };
         let (kept, lane) = match (kept, body.stream) {
             (Ok(Some(kept)), Some(stream)) => {
@@ -76,17 +77,12 @@ impl Group {
     }
 
     /// Whether `need` octets may be written without touching what is kept back.
-    fn has_room(&mut self, shared: &Shared, need: u64) -> bool {
-        let room = self.room.get_or_insert_with(|| {
-            let space = shared.disk.space(&shared.spool.folder);
-            space
-                .map_or(u64::MAX, |(free, total)| free.saturating_sub(Shared::reserve_bytes(total)))
-        });
-        if *room < need {
-            return false;
+    fn has_room(committer: &mut Committer, need: u64) -> bool {
+        let fits = committer.room() >= need;
+        if fits {
+            committer.used(need);
         }
-        *room -= need;
-        true
+        fits
     }
 
     pub(super) fn small(
@@ -98,7 +94,7 @@ impl Group {
         waiter: Waiter<()>,
     ) {
         let need = frame::record_bytes(kept.size) + 1024;
-        if !self.has_room(&committer.shared, need) {
+        if !Self::has_room(committer, need) {
             // What was taken goes sooner or later, and then its segment must be able to go as well.
             self.write_small(committer);
             self.full.extend(committer.lane.take());
@@ -164,7 +160,7 @@ impl Group {
 
     pub(super) fn streamed(
         &mut self,
-        committer: &Committer,
+        committer: &mut Committer,
         kept: Kept,
         stream: super::body::Stream,
         rest: &[u8],
@@ -177,7 +173,7 @@ impl Group {
         let frames = put_frames(&mut octets, &lane, id, frames, rest);
         let tail = Tail { synced: lane.synced, copy, kept };
         frame::put_tail(&mut octets, &lane.nonce, frames, &tail);
-        let room = self.has_room(&committer.shared, octets.len() as u64);
+        let room = Self::has_room(committer, octets.len() as u64);
         let written = if room {
             lane.file.write_at(&octets, cursor).map_err(|e| Failure::of_write(&e))
         } else {

@@ -49,6 +49,7 @@ use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 
+use crate::mail::QueueId;
 use crate::store::StoreError;
 use crate::store::hints::Hints;
 use crate::store::leases::Leases;
@@ -239,6 +240,7 @@ impl SledStore {
         applied.journal = journal.position();
         applied.last_segment = found.last_segment;
         applied.open = Vec::new();
+        let newest = found.index.newest()?.unwrap_or(QueueId::from_bits(0));
         let (ops, inbox) = channel();
         let reserve = Reserve::take(&*disk, folder.join("reserve"));
         let shared = Arc::new(Shared {
@@ -266,8 +268,15 @@ impl SledStore {
             options,
             _lock: lock,
         });
-        let committer =
-            Committer { shared: shared.clone(), journal, log: found.log, lane: None, reserve };
+        let committer = Committer {
+            shared: shared.clone(),
+            journal,
+            log: found.log,
+            lane: None,
+            reserve,
+            newest,
+            room: None,
+        };
         let thread = Builder::new().name("store-committer".into());
         let watched = shared.clone();
         let committer = thread
