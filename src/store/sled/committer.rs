@@ -20,10 +20,11 @@ use super::body::Incoming;
 use super::directory::{Change, Log};
 use super::disk::{DiskFile, is_full};
 use super::group::Group;
-use super::index::{Changes, Entry, id_digest};
+use super::index::Entry;
+use super::indexer::{Indexer, Sums, change_index};
 use super::journal::Journal;
 use super::record::{Location, Mark};
-use super::shared::{Shared, locked, reading, writing};
+use super::shared::{Shared, locked, writing};
 use super::spool::Lane;
 use super::sync::{Ordering, Receiver, beside, scope};
 
@@ -104,14 +105,6 @@ impl Failure {
     }
 }
 
-/// What a group does to the sums over the index.
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    entries: u64,
-    digest: u64,
-    ids: u64,
-}
-
 /// The committer's own parts.
 pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
@@ -120,6 +113,7 @@ pub(crate) struct Committer {
     pub(crate) lane: Option<Lane>,
     /// Octets given back to the file system when a mark finds no room.
     pub(crate) reserve: super::reserve::Reserve,
+    pub(crate) indexer: Indexer,
     /// No id in the index is greater: what is greater need not be looked up.
     pub(crate) newest: QueueId,
     /// Room beyond what is kept back, what was used since not counted, and when the disk was asked.
@@ -182,24 +176,45 @@ impl Committer {
         let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
         self.newest =
             group.slots.keys().copied().max().max(Some(self.newest)).unwrap_or(self.newest);
-        let outcome = outcome.and_then(|()| {
-            let syncs = self.shared.options.durability == Durability::Fsync;
-            if syncs && group.slots.len() >= BESIDE_MIN {
-                return self.sync_beside_index(&mut group);
-            }
-            self.sync(&std::mem::take(&mut group.files))?;
-            let sums = self.change_index(&mut group)?;
-            self.account(&mut group, sums);
-            Ok(())
-        });
+        let (group, outcome) = match outcome {
+            Ok(()) => self.sync_and_change(group),
+            Err(failure) => (Some(group), Err(failure)),
+        };
         if let Err(Failure::Broken(why)) = &outcome {
             self.shared.set_broken(why);
         }
-        group.finish(&self.shared, outcome);
+        // One that is gone has dropped its answers, which says enough.
+        if let Some(group) = group {
+            group.finish(&self.shared, outcome);
+        }
         self.reserve.refill_if_room(&*self.shared.disk);
         if let Err(error) = self.journal.turn_over() {
             log::warn!("the journal goes on in its old file: {error}");
         }
+    }
+
+    /// The index changes while the disk is busy, if there is enough to do for two. Spool and journal, which decide after
+    /// a power cut, were written before; and a message is in no queue, and nobody is answered, before the sync has
+    /// ended. If it fails the store is broken, and the next start finds what the index has too much.
+    fn sync_and_change(&mut self, mut group: Group) -> (Option<Group>, Result<(), Failure>) {
+        let files = std::mem::take(&mut group.files);
+        let syncs = self.shared.options.durability == Durability::Fsync;
+        let (synced, changed) = if syncs && group.slots.len() >= BESIDE_MIN {
+            self.indexer.beside(group, || self.sync(&files))
+        } else {
+            let synced = self.sync(&files);
+            let sums = if synced.is_ok() {
+                change_index(&self.shared, &mut group)
+            } else {
+                Ok(Sums::default())
+            };
+            (synced, Some((group, sums)))
+        };
+        let Some((mut group, sums)) = changed else {
+            return (None, Err(Failure::Broken("changing the index panicked".into())));
+        };
+        let outcome = synced.and(sums).map(|sums| self.account(&mut group, sums));
+        (Some(group), outcome)
     }
 
     /// Octets that may be written without touching what is kept back.
@@ -282,65 +297,6 @@ impl Committer {
             self.shared.sync_micros.store(micros, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    /// The index changes while the disk is busy. Spool and journal, which decide after a power cut, were written
-    /// before; and a message is in no queue, and nobody is answered, before the sync has ended. If it fails the
-    /// store is broken, and the next start finds what the index has too much.
-    fn sync_beside_index(&mut self, group: &mut Group) -> Result<(), Failure> {
-        let files = std::mem::take(&mut group.files);
-        let this = &*self;
-        // The disk takes longer, so it is asked at once, and the other thread has time to come.
-        let (synced, sums) = scope(|scope| {
-            let indexing = beside(scope, || this.change_index(group));
-            let synced = this.sync(&files);
-            let panicked = |_| Err(Failure::Broken("changing the index panicked".into()));
-            (synced, indexing.map(|thread| thread.join().unwrap_or_else(panicked)))
-        });
-        synced?;
-        // Without a thread it is done here.
-        let sums = sums.unwrap_or_else(|| self.change_index(group));
-        self.account(group, sums?);
-        Ok(())
-    }
-
-    fn change_index(&self, group: &mut Group) -> Result<Sums, Failure> {
-        let stood = group.slots.iter().map(|(id, s)| (*id, s.before.as_ref().map(|(e, _)| e)));
-        let _moment = self.shared.snapshots.note(stood);
-        let mut changes = Changes::default();
-        let mut sums = Sums::default();
-        for (id, slot) in &group.slots {
-            let before = slot.before.as_ref().map(|(entry, _)| entry);
-            let now = (!slot.now.kept.recipients.is_empty()).then_some(&slot.now);
-            if before == now {
-                continue;
-            }
-            let sum = changes.replace(before, now);
-            let old = slot.before.as_ref().map_or(0, |(_, digest)| *digest);
-            sums.digest = sums.digest.wrapping_add(sum).wrapping_sub(old);
-            sums.entries = sums
-                .entries
-                .wrapping_add(u64::from(now.is_some()))
-                .wrapping_sub(u64::from(before.is_some()));
-            sums.ids = match (before, now) {
-                (None, Some(_)) => sums.ids.wrapping_add(id_digest(*id)),
-                (Some(_), None) => sums.ids.wrapping_sub(id_digest(*id)),
-                _ => sums.ids,
-            };
-        }
-        for (key, content) in group.customers.drain(..) {
-            match content {
-                Some(content) => changes.insert(key, &content),
-                None => changes.remove(key),
-            }
-        }
-        if changes.keys > 0 {
-            let guard = reading(&self.shared.index);
-            let applied = guard.as_ref().map(|index| index.apply(changes.into_batch()));
-            applied.unwrap_or(Ok(())).map_err(|e| Failure::Broken(e.to_string()))?;
-            self.shared.recent.changed(group.slots.keys());
-        }
-        Ok(sums)
     }
 
     /// Brings the counts in memory up to date.

@@ -15,6 +15,7 @@ mod fill;
 mod frame;
 mod group;
 mod index;
+mod indexer;
 mod intake;
 #[cfg(test)]
 mod interleavings;
@@ -56,6 +57,7 @@ use crate::store::leases::Leases;
 
 use committer::{Committer, Op};
 use disk::{Disk, RealDisk};
+use indexer::Indexer;
 use journal::Journal;
 use reserve::Reserve;
 use shared::{Shared, closed, locked};
@@ -268,12 +270,14 @@ impl SledStore {
             options,
             _lock: lock,
         });
+        let indexer = Indexer::begin(shared.clone()).map_err(broken)?;
         let committer = Committer {
             shared: shared.clone(),
             journal,
             log: found.log,
             lane: None,
             reserve,
+            indexer,
             newest,
             room: None,
         };
