@@ -10,7 +10,7 @@ use crate::mail::{
     QueueId, Recipient, RecipientState, ReplyText, Ret, ReversePath, Timestamp,
 };
 use crate::store::HeldRecipient;
-use crate::store::kept::{Class, Kept, KeptRecipient, Place};
+use crate::store::kept::{Kept, KeptRecipient};
 
 use super::disk::Disk;
 use super::frame::{self, BODY_BYTES_MAX, FILE_HEAD_BYTES, Tail};
