@@ -93,6 +93,8 @@ pub(super) struct Feed {
     cursor: Option<Position>,
     /// The queues have been seen to their end.
     is_dry: bool,
+    /// A message was handed out since it began: until then nothing is done but for the first one.
+    has_begun: bool,
     heads: VecDeque<Head>,
     parcels: VecDeque<Parcel>,
     opening: FuturesOrdered<BoxFuture<'static, Vec<Opened>>>,
@@ -113,6 +115,7 @@ impl Feed {
             page_length: FIRST_PAGE,
             cursor: None,
             is_dry: false,
+            has_begun: false,
             heads: VecDeque::new(),
             parcels: VecDeque::new(),
             opening: FuturesOrdered::new(),
@@ -126,7 +129,11 @@ impl Feed {
 
     /// Whether the queues were seen to their end and everything found was handed out.
     pub(super) fn is_empty(&self) -> bool {
-        self.is_dry && self.heads.is_empty() && self.parcels.is_empty() && self.open == 0
+        self.is_dry && self.has_nothing()
+    }
+
+    fn has_nothing(&self) -> bool {
+        self.heads.is_empty() && self.parcels.is_empty() && self.open == 0
     }
 
     /// Starts over from the beginning of the queues.
@@ -134,6 +141,7 @@ impl Feed {
         self.cursor = None;
         self.page_length = FIRST_PAGE;
         self.is_dry = false;
+        self.has_begun = false;
     }
 
     /// Gives up: nothing more is read.
@@ -161,6 +169,7 @@ impl Feed {
 
     pub(super) fn take(&mut self) -> Option<Laden> {
         let laden = self.laden.pop_front()?;
+        self.has_begun = true;
         self.forget(&laden.parcel);
         Some(laden)
     }
@@ -207,7 +216,8 @@ impl Feed {
     }
 
     fn poll_page(&mut self, context: &mut Context<'_>) -> Option<News> {
-        if self.page.is_none() && !self.is_dry && self.heads.len() < PAGE / 2 {
+        let wants_more = self.heads.len() < PAGE / 2 && (self.has_begun || self.has_nothing());
+        if self.page.is_none() && !self.is_dry && wants_more {
             let (store, lease, after) = (self.store.clone(), self.lease.clone(), self.cursor);
             let length = self.page_length;
             self.page_length = (length * 8).min(PAGE);
@@ -231,9 +241,10 @@ impl Feed {
         if self.open > OPEN_MAX / 2 || self.ahead > AHEAD_BYTES_MAX / 2 {
             return None;
         }
+        let most = if self.has_begun { OPEN_MAX } else { 1 };
         let mut together = Vec::new();
         let mut news = None;
-        while news.is_none() && self.open < OPEN_MAX {
+        while news.is_none() && self.open < most {
             if self.parcels.is_empty() {
                 let Some(head) = self.heads.pop_front() else { break };
                 self.split(head, offers);

@@ -12,7 +12,7 @@ use super::shared::locked;
 use super::sync::Mutex;
 
 /// Messages kept at most; when there would be more, all are forgotten.
-const KEPT_MAX: usize = 8192;
+const KEPT_MAX: usize = 16_384;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -98,7 +98,7 @@ mod tests {
     fn it_does_not_grow_without_end() {
         scheduled(|| {
             let recent = Recent::default();
-            for page in 0..30 {
+            for page in 0..60 {
                 recent.keep(0, (0..500).map(|n| entry(page * 500 + n)).collect());
             }
             assert!(locked(&recent.0).entries.len() <= KEPT_MAX);
