@@ -53,20 +53,6 @@ fn restore(home: &Path, files: &Octets) {
     }
 }
 
-/// The index of a store that nobody has open.
-fn index(home: &Path) -> sled::Db {
-    loop {
-        match sled::open(home.join("index")) {
-            Ok(index) => return index,
-            // Whoever had it open a moment ago is not quite gone.
-            Err(sled::Error::Io(error)) if error.kind() == std::io::ErrorKind::Other => {
-                std::thread::yield_now();
-            }
-            Err(error) => panic!("sled's own files: {error}"),
-        }
-    }
-}
-
 /// Leaves what a kill would leave.
 fn kill(store: SledStore, home: &Path) {
     let mut files = Octets::new();

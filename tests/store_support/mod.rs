@@ -213,3 +213,17 @@ impl Clock {
         Arc::new(move || Duration::from_millis(millis.load(std::sync::atomic::Ordering::SeqCst)))
     }
 }
+
+/// The index of a store that nobody has open.
+pub(crate) fn index(home: &std::path::Path) -> sled::Db {
+    loop {
+        match sled::open(home.join("index")) {
+            Ok(index) => return index,
+            // Whoever had it open a moment ago is not quite gone.
+            Err(sled::Error::Io(error)) if error.kind() == std::io::ErrorKind::Other => {
+                std::thread::yield_now();
+            }
+            Err(error) => panic!("sled's own files: {error}"),
+        }
+    }
+}

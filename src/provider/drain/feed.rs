@@ -13,10 +13,11 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 
 use super::seven::{SevenBit, Trouble};
-use crate::mail::{BodyKind, Domain, Envelope, ForwardPath, Lease, QueueId, Timestamp};
+use super::shares::transactions;
+use crate::mail::{BodyKind, Envelope, ForwardPath, Lease, QueueId, Timestamp};
 use crate::provider::mime::Obstacle;
 use crate::smtp::sender::{Extensions, Outgoing, Unfit};
-use crate::store::{BodyReader, Head, HeldRecipient, Position, Store, StoreError};
+use crate::store::{BodyReader, Head, Position, Store, StoreError};
 
 /// Most octets of bodies read ahead, all together; one chunk of the store may come on top.
 pub(super) const AHEAD_BYTES_MAX: u64 = 256 << 10;
@@ -30,8 +31,6 @@ const OPEN_MAX: usize = 64;
 const PAGE: usize = 128;
 /// The first page is short, so that the first message does not wait for the others to be looked up.
 const FIRST_PAGE: usize = 2;
-/// Recipients in a transaction where the server names no limit (RFC 5321 §4.5.3.1.8).
-const RECIPIENTS_MAX: usize = 100;
 
 /// One transaction's worth of a message.
 #[derive(Debug)]
@@ -298,32 +297,6 @@ impl Feed {
             });
         }
     }
-}
-
-/// The recipients of each transaction: no more of them, and in no more domains, than the server takes (RFC 9422
-/// §4). Their order stays, but for those that have to wait for a transaction of their domain.
-fn transactions<'a>(all: &'a [HeldRecipient], offers: &Extensions) -> Vec<Vec<&'a HeldRecipient>> {
-    let limit =
-        |max: Option<u64>| max.map_or(usize::MAX, |max| max.try_into().unwrap_or(usize::MAX));
-    let domain_of = |held: &'a HeldRecipient| held.recipient.forward_path.domain();
-    let mut domains: Vec<&Domain> = Vec::new();
-    for domain in all.iter().map(domain_of) {
-        if !domains.contains(&domain) {
-            domains.push(domain);
-        }
-    }
-    let at_once = limit(offers.domains_max).min(domains.len()).max(1);
-    let most = limit(offers.recipients_max).clamp(1, RECIPIENTS_MAX);
-    let mut found = Vec::new();
-    for some in domains.chunks(at_once) {
-        // Without SMTPUTF8 a UTF-8 address must not keep the others from getting their mail (RFC 6531 §3.5).
-        let (plain, others): (Vec<_>, Vec<_>) = all
-            .iter()
-            .filter(|held| some.contains(&domain_of(held)))
-            .partition(|held| offers.smtputf8 || held.recipient.forward_path.is_ascii());
-        found.extend(plain.chunks(most).chain(others.chunks(most)).map(<[_]>::to_vec));
-    }
-    found
 }
 
 const fn first_chunk(size: u64) -> u64 {

@@ -13,6 +13,7 @@ mod clockwork;
 mod feed;
 mod lines;
 mod seven;
+mod shares;
 mod steering;
 
 use std::sync::Arc;
