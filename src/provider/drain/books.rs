@@ -2,7 +2,7 @@
 //!
 //! Called by the drain. A message is in the window from the moment when it is handed to the sender until its
 //! outcomes are durable; so after any cut, at most the window may come twice. Outcomes are settled in batches:
-//! while one is being made durable, the next gathers. It never sends anything.
+//! while one is being made durable, the next gathers, and waits at the store if it is worth it. It never sends anything.
 //!
 //! Keeps RFC 5321 §6.1 (a message is ours until another took it) and §4.5.3.2.6 (no reply means unknown).
 

@@ -92,7 +92,7 @@ pub(super) struct Feed {
     cursor: Option<Position>,
     /// The queues have been seen to their end.
     is_dry: bool,
-    /// A message was handed out since it began: until then nothing is done but for the first one.
+    /// A message was handed out since it began: until then only the first page is looked up, and one opened.
     has_begun: bool,
     heads: VecDeque<Head>,
     parcels: VecDeque<Parcel>,

@@ -11,6 +11,8 @@ use super::index::Entry;
 use super::shared::locked;
 use super::sync::Mutex;
 
+/// A message with more recipients is looked up again: memory is bounded by the small ones.
+const RECIPIENTS_MAX: usize = 8;
 /// Messages kept at most; when there would be more, all are forgotten.
 const KEPT_MAX: usize = 16_384;
 
@@ -40,7 +42,9 @@ impl Recent {
         if inner.entries.len() + read.len() > KEPT_MAX {
             inner.entries.clear();
         }
-        inner.entries.extend(read.into_iter().map(|(entry, sum)| (entry.kept.id, (entry, sum))));
+        let small = |(entry, _): &(Entry, u64)| entry.kept.recipients.len() <= RECIPIENTS_MAX;
+        let small = read.into_iter().filter(small);
+        inner.entries.extend(small.map(|(entry, sum)| (entry.kept.id, (entry, sum))));
     }
 
     /// The message as it stands. Only the committer, which alone changes anything, may rely on it.
@@ -91,6 +95,19 @@ mod tests {
             recent.keep(recent.generation(), vec![entry(7)]);
             recent.changed([id(7)].iter());
             assert_eq!(recent.take(id(7)), None, "changed since");
+        });
+    }
+
+    #[test]
+    fn a_message_for_many_is_looked_up_again() {
+        scheduled(|| {
+            let to: Vec<_> = (0..=RECIPIENTS_MAX).map(|_| ("b@bar.example", "bar")).collect();
+            let kept = Kept::new(message(1, &to), 1).expect("a message");
+            let at = Location { segment: 1, offset: 0, len: 1 };
+            let recent = Recent::default();
+            recent.keep(recent.generation(), vec![(Entry { kept, at }, 5), entry(2)]);
+            assert_eq!(recent.take(id(1)), None);
+            assert!(recent.take(id(2)).is_some());
         });
     }
 
