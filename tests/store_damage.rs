@@ -261,3 +261,31 @@ fn knows_its_customers(store: &SledStore, when: &str, clean: bool) {
         assert!(found || !damage.is_empty() || !clean, "{when}: customer {n} lost in silence");
     }
 }
+
+#[test]
+fn the_number_of_a_segment_is_given_once() {
+    let home = folder();
+    let store = SledStore::open(home.path(), options()).expect("a new store");
+    put(&store, 1, &[("a@x.example", "ax")]);
+    // A body that goes to the spool as it comes, and never ends.
+    let mut writer = block_on(store.begin_body(id(2), 0)).expect("begun");
+    block_on(writer.write(&body(2, 400_000))).expect("taken");
+    block_on(writer.write(&body(2, 400_000))).expect("taken");
+    block_on(store.close()).expect("closed");
+    drop((writer, store));
+    let store = SledStore::open(home.path(), options()).expect("opened");
+    put_body(&store, message(3, &[("a@x.example", "ax")]), &body(3, 400_000)).expect("kept");
+    put_body(&store, message(4, &[("a@x.example", "ax")]), &body(4, 400_000)).expect("kept");
+    drop(store);
+    let names = std::fs::read_dir(home.path().join("spool")).expect("a folder");
+    let names =
+        names.map(|entry| entry.expect("an entry").file_name().into_string().expect("text"));
+    let mut numbers: Vec<String> = names
+        .filter(|name| name.starts_with("seg-"))
+        .map(|name| name.split('-').nth(1).expect("a number").to_owned())
+        .collect();
+    numbers.sort();
+    let all = numbers.clone();
+    numbers.dedup();
+    assert_eq!(numbers, all);
+}

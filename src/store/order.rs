@@ -103,11 +103,21 @@ impl Order {
         ids.take(limit).copied().collect()
     }
 
-    /// The oldest message of a queue that is not over there.
-    pub(crate) fn oldest(&self, domain: &Domain, owner: &CustomerName) -> Option<QueueId> {
-        let queue = self.queue(domain, owner)?;
+    /// The oldest messages of a queue that are not over there, at most `limit`.
+    pub(crate) fn oldest(
+        &self,
+        domain: &Domain,
+        owner: &CustomerName,
+        limit: usize,
+    ) -> Vec<QueueId> {
+        let Some(queue) = self.queue(domain, owner) else { return Vec::new() };
         let classes = [Class::Ready, Class::Late, Class::Held];
-        classes.iter().filter_map(|class| queue.classes[*class as usize].first()).min().copied()
+        let ids =
+            classes.iter().flat_map(|class| queue.classes[*class as usize].iter().take(limit));
+        let mut ids: Vec<QueueId> = ids.copied().collect();
+        ids.sort_unstable();
+        ids.truncate(limit);
+        ids
     }
 
     /// Deadlines behind `after` up to `now`, earliest first, at most `limit`.
@@ -202,8 +212,11 @@ mod tests {
                     prop_assert_eq!(order.after(&at.domain, &at.owner, at.class, after, limit), ids);
                 }
                 let alive = |p: &Place| p.domain == at.domain && p.owner == at.owner && p.class != Class::Failed;
-                let oldest = table.iter().find(|(_, (places, _))| places.iter().any(alive));
-                prop_assert_eq!(order.oldest(&at.domain, &at.owner), oldest.map(|(id, _)| *id));
+                let there = table.iter().flat_map(|(id, (places, _))| {
+                    places.iter().filter(|p| alive(p)).map(|_| *id)
+                });
+                let oldest: Vec<QueueId> = there.take(limit).collect();
+                prop_assert_eq!(order.oldest(&at.domain, &at.owner, limit), oldest);
             }
             let mut due: Vec<_> = table
                 .iter()

@@ -63,8 +63,9 @@ impl State {
         owner: &CustomerName,
         mut count: Count,
     ) -> Count {
-        let oldest = self.order.oldest(domain, owner);
-        count.oldest = oldest.and_then(|id| self.messages.get(&id)).map(|(kept, _)| kept.arrived);
+        let oldest = self.order.oldest(domain, owner, 1);
+        let oldest = oldest.first().and_then(|id| self.messages.get(id));
+        count.oldest = oldest.map(|(kept, _)| kept.arrived);
         count
     }
 

@@ -325,11 +325,12 @@ impl Committer {
             tally.change(&old, &new, now.kept.size);
             order.change(*id, &old, &new);
             order.retime(*id, &before.map(times).unwrap_or_default(), &times(now));
-            if let Some(before) = before {
-                spool.leave(before.at);
-            }
+            // In before out: a segment must not look empty in between.
             if !now.kept.recipients.is_empty() {
                 spool.enter(now.at);
+            }
+            if let Some(before) = before {
+                spool.leave(before.at);
             }
         }
         drop((tally, order));

@@ -27,6 +27,8 @@ use super::{Progress, Step, journal};
 const ROUND: Duration = Duration::from_millis(500);
 /// Values of a large index read at once after it was opened: little enough to keep nobody waiting.
 const CHECKED_AT_ONCE: usize = 100;
+/// Lost messages that are reported one by one.
+const LOST_NAMED_MAX: u64 = 100;
 /// Segments compacted in one turn.
 const COMPACTED_MAX: usize = 4;
 /// Journal files above which the oldest is looked at.
@@ -81,7 +83,7 @@ fn is_told(stop: &Receiver<()>) -> bool {
 
 /// Reports messages that wait in a queue and are not in the index.
 fn find_lost(shared: &Arc<Shared>, stop: &Receiver<()>) -> Result<(), StoreError> {
-    let mut after = None;
+    let (mut after, mut lost) = (None, 0u64);
     loop {
         let due = reading(&shared.order).due(after, Timestamp(u64::MAX), CHECKED_AT_ONCE);
         let Some(last) = due.last().copied() else { return Ok(()) };
@@ -95,10 +97,16 @@ fn find_lost(shared: &Arc<Shared>, stop: &Receiver<()>) -> Result<(), StoreError
             ask(shared, |waiter| Op::Repeat { marks: Vec::new(), ids: Vec::new(), waiter })?;
         }
         for (time, id) in missing {
-            if reading(&shared.order).deadlines().contains(&(time, id)) {
+            if !reading(&shared.order).deadlines().contains(&(time, id)) {
+                continue;
+            }
+            lost += 1;
+            if lost <= LOST_NAMED_MAX {
                 shared.report(format!(
                     "the index has lost message {id}; `restante store rebuild` makes it again"
                 ));
+            } else if lost == LOST_NAMED_MAX + 1 {
+                shared.report("the index has lost more messages than are named here".into());
             }
         }
         if is_told(stop) {
@@ -157,7 +165,7 @@ pub(crate) fn retire_empty(shared: &Shared) -> Result<(), StoreError> {
         .spool
         .segments()
         .into_iter()
-        .filter(|(_, s)| s.sealed && s.live == 0 && !s.damaged)
+        .filter(|(_, s)| s.is_over())
         .map(|(number, _)| number)
         .collect();
     // Whoever copies the store still reads what was settled since.

@@ -242,7 +242,9 @@ impl SledStore {
         applied.journal = journal.position();
         applied.last_segment = found.last_segment;
         applied.open = Vec::new();
-        let newest = found.index.newest()?.unwrap_or(QueueId::from_bits(0));
+        // If nobody can say, everything is looked up.
+        let newest = found.index.newest().unwrap_or(Some(QueueId::from_bits(u128::MAX)));
+        let newest = newest.unwrap_or(QueueId::from_bits(0));
         let (ops, inbox) = channel();
         let reserve = Reserve::take(&*disk, folder.join("reserve"));
         let shared = Arc::new(Shared {
@@ -261,7 +263,8 @@ impl SledStore {
             broken: Mutex::new(None),
             damage: Mutex::new(found.damage),
             checkpointed: Mutex::new(None),
-            flushed: Mutex::new(applied.journal),
+            // The last run's checkpoint is the one on the disk, until this one's second.
+            flushed: Mutex::new((0, 0)),
             applied: Mutex::new(applied),
             sync_micros: AtomicU64::new(0),
             buffered: AtomicU64::new(0),

@@ -153,8 +153,11 @@ impl Opening<'_> {
             ids = Some(survey.ids);
             (survey.tally, survey.order)
         };
-        let segments = known;
-        let last_segment = clean.applied.last_segment;
+        let mut segments = known;
+        // A body that was never finished may have begun one which no group knows of.
+        let newest = segments.keys().last().copied().unwrap_or(0);
+        let last_segment = clean.applied.last_segment.max(newest);
+        segments.values_mut().for_each(|segment| segment.sealed = true);
         let applied = Applied { ids, ..clean.applied };
         let fold_epoch = 0;
         Ok(Some(Counted {

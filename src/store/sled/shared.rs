@@ -160,13 +160,18 @@ impl Shared {
         if count.messages == 0 {
             return Ok(count);
         }
-        let oldest = reading(&self.order).oldest(domain, owner);
-        count.oldest = match oldest.map(|id| index.entry(id)) {
-            Some(Ok(found)) => found.map(|(entry, _)| entry.kept.arrived),
-            // Whoever lists it says that it is damaged.
-            None | Some(Err(StoreError::Corrupt(_))) => None,
-            Some(Err(error)) => return Err(error),
-        };
+        // One that is over has left the index, and not yet its queue.
+        for id in reading(&self.order).oldest(domain, owner, 8) {
+            match index.entry(id) {
+                Ok(Some((entry, _))) => {
+                    count.oldest = Some(entry.kept.arrived);
+                    break;
+                }
+                // Whoever lists it says that it is damaged.
+                Ok(None) | Err(StoreError::Corrupt(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(count)
     }
 

@@ -37,6 +37,13 @@ pub(crate) struct Segment {
     pub(crate) damaged: bool,
 }
 
+impl Segment {
+    /// Nothing lives in it, and nothing will.
+    pub(crate) fn is_over(&self) -> bool {
+        self.sealed && self.live == 0 && !self.damaged
+    }
+}
+
 /// The right to append to a segment.
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -279,10 +286,13 @@ impl Spool {
         }
     }
 
-    /// Removes a sealed segment in which nothing lives. Readers that have it open go on reading.
+    /// Removes a segment if it is sealed and nothing lives in it. Readers that have it open go on reading.
     pub(crate) fn retire(&self, number: u64) -> io::Result<()> {
         let nonce = {
             let mut state = self.locked();
+            if state.segments.get(&number).is_some_and(|segment| !segment.is_over()) {
+                return Ok(());
+            }
             state.files.remove(&number);
             let Some(segment) = state.segments.remove(&number) else { return Ok(()) };
             segment.nonce
