@@ -258,3 +258,33 @@ fn an_overthrown_holder_changes_nothing_any_more() {
         block_on(store.close()).expect("closed");
     });
 }
+
+#[test]
+fn a_message_that_only_changes_keeps_its_segment() {
+    explore(40, || {
+        let (home, disk, clock) = (folder(), MemoryDisk::default(), Clock::default());
+        let store = Arc::new(open(home.path(), &disk, &clock));
+        let book = Book::default();
+        // Larger than a segment, so it has one to itself.
+        block_on(keep(&store, &book, 1, 300_000));
+        let changing = store.clone();
+        let drain = spawn(move || {
+            block_on(async {
+                for _ in 0..3 {
+                    let granted = changing.lease(request("ax", &["x.example"])).await;
+                    let Ok(LeaseAnswer::Granted(lease)) = granted else { panic!("busy") };
+                    changing.settle(&lease, vec![later(1, 0)]).await.expect("settled");
+                    changing.release(lease).await.expect("released");
+                }
+            });
+        });
+        let kept = store.clone();
+        let keeper = spawn(move || (0..6).for_each(|_| block_on(kept.maintain()).expect("a turn")));
+        drain.join().expect("no panic");
+        keeper.join().expect("no panic");
+        let mut reader = block_on(store.open_body(id(1), 0)).expect("its body is there");
+        assert!(!block_on(reader.read()).expect("readable").is_empty());
+        drop(reader);
+        block_on(store.close()).expect("closed");
+    });
+}
