@@ -99,6 +99,7 @@ fn power_cuts(folder_of: &MemoryDisk, seed: u64, wanted: u64) -> u64 {
     states
 }
 
+// covers: 27
 #[test]
 fn nothing_acknowledged_is_lost_by_a_power_cut() {
     let wanted = if long() { 1_200 } else { 60 };

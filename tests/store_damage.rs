@@ -188,6 +188,7 @@ fn lived(home: &Path) -> (Book, Octets, Octets) {
     (book, running, ended)
 }
 
+// covers: 28
 #[test]
 fn damage_is_reported_and_the_rest_is_served() {
     let home = folder();

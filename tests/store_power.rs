@@ -134,6 +134,7 @@ fn cut(system: &'static System, seed: u64, rounds: u64, wanted: usize) -> bool {
     true
 }
 
+// covers: 27
 #[test]
 fn nothing_acknowledged_is_lost_on_ext4() {
     let (lives, states) = if long() { (12, 100) } else { (1, 60) };
