@@ -116,7 +116,7 @@ pub(crate) struct Committer {
     pub(crate) indexer: Indexer,
     /// No id in the index is greater: what is greater need not be looked up.
     pub(crate) newest: QueueId,
-    /// Room beyond what is kept back, what was used since not counted, and when the disk was asked.
+    /// Room beyond what is kept back, less what was used since, and when the disk was asked.
     pub(crate) room: Option<(u64, Instant)>,
 }
 
@@ -174,8 +174,7 @@ impl Committer {
         let first = group.spool_first || !born.is_empty();
         let outcome = if first { self.sync(&std::mem::take(&mut group.files)) } else { Ok(()) };
         let outcome = outcome.and_then(|()| self.write_marks(&mut group, born));
-        self.newest =
-            group.slots.keys().copied().max().max(Some(self.newest)).unwrap_or(self.newest);
+        self.newest = group.slots.keys().copied().fold(self.newest, Ord::max);
         let (group, outcome) = match outcome {
             Ok(()) => self.sync_and_change(group),
             Err(failure) => (Some(group), Err(failure)),
@@ -217,24 +216,21 @@ impl Committer {
         (Some(group), outcome)
     }
 
-    /// Octets that may be written without touching what is kept back.
-    pub(crate) fn room(&mut self) -> u64 {
-        if let Some((room, _)) = self.room {
-            return room;
-        }
+    /// Whether `need` octets may be written without touching what is kept back; if so they count as used.
+    pub(crate) fn has_room(&mut self, need: u64) -> bool {
         let shared = &self.shared;
-        let space = shared.disk.space(&shared.spool.folder);
-        let room = space
-            .map_or(u64::MAX, |(free, total)| free.saturating_sub(Shared::reserve_bytes(total)));
-        self.room = Some((room, Instant::now()));
-        room
-    }
-
-    /// So much of it was used.
-    pub(crate) fn used(&mut self, octets: u64) {
-        if let Some((room, _)) = &mut self.room {
-            *room = room.saturating_sub(octets);
+        let (room, _) = self.room.get_or_insert_with(|| {
+            let space = shared.disk.space(&shared.spool.folder);
+            let room = space.map_or(u64::MAX, |(free, total)| {
+                free.saturating_sub(Shared::reserve_bytes(total))
+            });
+            (room, Instant::now())
+        });
+        if *room < need {
+            return false;
         }
+        *room -= need;
+        true
     }
 
     fn write_marks(&mut self, group: &mut Group, born: Vec<u64>) -> Result<(), Failure> {

@@ -164,12 +164,7 @@ impl Group {
                 self.marked.push(answer(waiter, ()));
             }
             Op::Repeat { marks, ids, waiter } => {
-                // All earlier groups are counted, so this is the last word on whether it is empty.
-                let spool = &committer.shared.spool;
-                let is_empty = |number| spool.segment(number).is_none_or(|s| s.is_over());
-                let stays =
-                    |mark: &Mark| !matches!(mark, Mark::Retired(number) if !is_empty(*number));
-                self.marks.extend(marks.into_iter().filter(stays));
+                self.marks.extend(marks);
                 for id in ids {
                     if self.slot(committer, id).is_some() {
                         self.changed.insert(id);

@@ -76,15 +76,6 @@ impl Group {
         self.slots.insert(id, Slot { before, now });
     }
 
-    /// Whether `need` octets may be written without touching what is kept back.
-    fn has_room(committer: &mut Committer, need: u64) -> bool {
-        let fits = committer.room() >= need;
-        if fits {
-            committer.used(need);
-        }
-        fits
-    }
-
     pub(super) fn small(
         &mut self,
         committer: &mut Committer,
@@ -94,7 +85,7 @@ impl Group {
         waiter: Waiter<()>,
     ) {
         let need = frame::record_bytes(kept.size) + 1024;
-        if !Self::has_room(committer, need) {
+        if !committer.has_room(need) {
             // What was taken goes sooner or later, and then its segment must be able to go as well.
             self.write_small(committer);
             self.full.extend(committer.lane.take());
@@ -173,7 +164,7 @@ impl Group {
         let frames = put_frames(&mut octets, &lane, id, frames, rest);
         let tail = Tail { synced: lane.synced, copy, kept };
         frame::put_tail(&mut octets, &lane.nonce, frames, &tail);
-        let room = Self::has_room(committer, octets.len() as u64);
+        let room = committer.has_room(octets.len() as u64);
         let written = if room {
             lane.file.write_at(&octets, cursor).map_err(|e| Failure::of_write(&e))
         } else {

@@ -92,9 +92,9 @@ fn find_lost(shared: &Arc<Shared>, stop: &Receiver<()>) -> Result<(), StoreError
             Ok(due.into_iter().filter(|(_, id)| is_lost(*id)).collect())
         })?;
         if !missing.is_empty() {
-            // What is over leaves the index first and its queue when that is durable: once the committer has
-            // been round, whoever still waits has been lost.
-            ask(shared, |waiter| Op::Repeat { marks: Vec::new(), ids: Vec::new(), waiter })?;
+            // What is over leaves the index first and its queue when that is durable: whoever still waits has
+            // been lost.
+            let_all_be_counted(shared)?;
         }
         for (time, id) in missing {
             if !reading(&shared.order).deadlines().contains(&(time, id)) {
@@ -158,16 +158,24 @@ fn ask<T>(shared: &Shared, op: impl FnOnce(Waiter<T>) -> Op) -> Result<T, StoreE
     wait(receiver)
 }
 
+/// Waits until the committer has been round: all that was written before is counted then.
+fn let_all_be_counted(shared: &Shared) -> Result<(), StoreError> {
+    ask(shared, |waiter| Op::Repeat { marks: Vec::new(), ids: Vec::new(), waiter })
+}
+
 /// Removes sealed segments in which nothing lives.
 pub(crate) fn retire_empty(shared: &Shared) -> Result<(), StoreError> {
+    let over = || -> Vec<u64> {
+        let segments = shared.spool.segments().into_iter();
+        segments.filter(|(_, s)| s.is_over()).map(|(number, _)| number).collect()
+    };
     shared.spool.seal_empty();
-    let empty: Vec<u64> = shared
-        .spool
-        .segments()
-        .into_iter()
-        .filter(|(_, s)| s.is_over())
-        .map(|(number, _)| number)
-        .collect();
+    if over().is_empty() {
+        return Ok(());
+    }
+    // Those that are sealed take no more records, so what is empty afterwards stays so.
+    let_all_be_counted(shared)?;
+    let empty = over();
     // Whoever copies the store still reads what was settled since.
     if empty.is_empty() || shared.snapshots.is_pinned() {
         return Ok(());

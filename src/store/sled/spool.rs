@@ -286,13 +286,10 @@ impl Spool {
         }
     }
 
-    /// Removes a segment if it is sealed and nothing lives in it. Readers that have it open go on reading.
+    /// Removes a sealed segment in which nothing lives. Readers that have it open go on reading.
     pub(crate) fn retire(&self, number: u64) -> io::Result<()> {
         let nonce = {
             let mut state = self.locked();
-            if state.segments.get(&number).is_some_and(|segment| !segment.is_over()) {
-                return Ok(());
-            }
             state.files.remove(&number);
             let Some(segment) = state.segments.remove(&number) else { return Ok(()) };
             segment.nonce
