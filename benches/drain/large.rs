@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_std::task::block_on;
-use restante::net::dial::connect;
 
-use super::place::{self, Kind, Place};
+use super::place::{self, Kind, Place, called};
 use super::sink::{self, Sink, Tls};
 use super::{row, ways};
 
@@ -44,12 +43,7 @@ pub(crate) fn rows() {
         let plain = rate(|| {
             let (file, encrypted) = (file.clone(), encrypted.clone());
             block_on(async_std::task::spawn(async move {
-                let wire = connect("127.0.0.1", sink.address.port()).await.expect("connected");
-                let wire = match encrypted {
-                    Some(tls) => tls.client.connect("localhost", wire).await.expect("TLS"),
-                    None => wire,
-                };
-                sink::copy(wire, &file, MESSAGES).await;
+                sink::copy(called(sink.address, encrypted).await, &file, MESSAGES).await;
             }));
         });
         row(&format!("plain copying, {word}"), plain, "MiB/s", 1.0, "itself");

@@ -11,6 +11,7 @@ use restante::net::clock::RealWorld;
 use restante::net::deliver::deliver_dialed;
 use restante::net::dial::connect;
 use restante::net::stop::Stop;
+use restante::net::wire::Wire;
 
 use super::sink::Tls;
 use restante::provider::board::LastDrain;
@@ -85,6 +86,15 @@ pub(crate) async fn put(store: &dyn Store, id: u128, owner: usize, queue: usize,
         expires: vec![Timestamp(u64::MAX)],
     };
     store.commit(message, body).await.expect("committed");
+}
+
+/// A connection to the server there, perhaps under TLS.
+pub(crate) async fn called(to: SocketAddr, tls: Option<Arc<Tls>>) -> Wire {
+    let wire = connect("127.0.0.1", to.port()).await.expect("connected");
+    match tls {
+        Some(tls) => tls.client.connect("localhost", wire).await.expect("TLS"),
+        None => wire,
+    }
 }
 
 impl Place {
@@ -167,22 +177,15 @@ impl Place {
 
     /// The same, perhaps under TLS.
     pub(crate) fn drain_over(&self, to: SocketAddr, tls: Option<Arc<Tls>>) -> LastDrain {
-        block_on(async_std::task::spawn(Self::draining(self.office.clone(), 0, to, tls)))
+        let office = self.office.clone();
+        block_on(async_std::task::spawn(async move {
+            Self::draining(office, 0, called(to, tls).await).await
+        }))
     }
 
-    pub(crate) async fn draining(
-        office: Arc<Office>,
-        owner: usize,
-        to: SocketAddr,
-        tls: Option<Arc<Tls>>,
-    ) -> LastDrain {
+    pub(crate) async fn draining(office: Arc<Office>, owner: usize, wire: Wire) -> LastDrain {
         let place = Self { office: office.clone(), messages: 0 };
         let (_giver, stop) = Stop::new();
-        let wire = connect("127.0.0.1", to.port()).await.expect("connected");
-        let wire = match tls {
-            Some(tls) => tls.client.connect("localhost", wire).await.expect("TLS"),
-            None => wire,
-        };
         let lease = place.lease(owner).await;
         deliver_dialed(wire, lease, &office, &stop).await
     }

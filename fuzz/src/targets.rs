@@ -133,7 +133,7 @@ pub fn content_scanner(data: &[u8]) {
     let mut stuffer = Stuffer::default();
     let mut wire = Vec::new();
     for piece in wanted.chunks(size) {
-        wire.extend(stuffer.stuff(piece.to_vec()).expect("no bare line end"));
+        wire.extend(stuffer.stuff(piece.to_vec().into()).expect("no bare line end"));
     }
     wire.extend(stuffer.end().expect("no bare line end"));
     let (back, end) = reference(&wire).expect("an end");

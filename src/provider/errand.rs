@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::task::Context;
 
+use bytes::{Buf, Bytes, BytesMut};
+
 /// Somebody who speaks over a wire and decides everything about it.
 pub trait Errand: Send {
     /// Octets came in.
@@ -34,15 +36,13 @@ pub trait Errand: Send {
 /// Octets on their way to the wire, in the portions in which they are to be written.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    portions: VecDeque<Vec<u8>>,
-    /// How much of the first portion is gone.
-    gone: usize,
+    portions: VecDeque<Bytes>,
+    /// Small ones, behind all of these, gathered so that a write is worth its price. Its room is used again and again.
+    gathered: BytesMut,
     octets: usize,
     is_by_line: bool,
 }
 
-/// Small portions are gathered up to this size, so that a write is worth its price; in octets.
-const PORTION_BYTES: usize = 64 << 10;
 /// A portion of this size or more is passed on as it is, without being copied; in octets.
 const WHOLE_BYTES: usize = 16 << 10;
 
@@ -53,43 +53,48 @@ impl Outbox {
     }
 
     /// Appends.
-    pub fn push(&mut self, octets: Vec<u8>) {
-        if octets.is_empty() {
-            return;
-        }
+    pub fn push(&mut self, octets: Bytes) {
         self.octets += octets.len();
-        if !self.is_by_line
-            && octets.len() < WHOLE_BYTES
-            && let Some(last) = self.portions.back_mut()
-            && last.len() + octets.len() <= PORTION_BYTES
-        {
-            last.extend_from_slice(&octets);
+        if !self.is_by_line && octets.len() < WHOLE_BYTES {
+            self.gathered.extend_from_slice(&octets);
             return;
         }
-        self.portions.push_back(octets);
+        if !self.gathered.is_empty() {
+            self.portions.push_back(self.gathered.split().freeze());
+        }
+        if !octets.is_empty() {
+            self.portions.push_back(octets);
+        }
     }
 
     /// The portion to write next, from where it was left.
     #[must_use]
     pub fn first(&self) -> Option<&[u8]> {
-        self.portions.front().map(|portion| &portion[self.gone..])
+        let gathered = (!self.gathered.is_empty()).then_some(&*self.gathered);
+        self.portions.front().map(|portion| &**portion).or(gathered)
     }
 
     /// So many octets of [`Outbox::first`] were written. True if that ended a portion that is to be flushed for
     /// itself.
     pub fn advance(&mut self, octets: usize) -> bool {
         self.octets -= octets;
-        self.gone += octets;
-        if self.portions.front().is_some_and(|portion| portion.len() == self.gone) {
-            self.portions.pop_front();
-            self.gone = 0;
-            if self.portions.is_empty() {
-                // Thousands of idle customers must not each keep the room of their busiest moment.
-                self.portions = VecDeque::new();
-            }
-            return self.is_by_line;
+        let Some(portion) = self.portions.front_mut() else {
+            self.gathered.advance(octets);
+            return false;
+        };
+        portion.advance(octets);
+        if !portion.is_empty() {
+            return false;
         }
-        false
+        self.portions.pop_front();
+        self.is_by_line
+    }
+
+    /// Gives back the room of busier moments: thousands of idle customers must not each keep it.
+    pub fn rest(&mut self) {
+        if self.is_empty() {
+            (self.portions, self.gathered) = (VecDeque::new(), BytesMut::new());
+        }
     }
 
     /// Octets waiting.
@@ -125,21 +130,21 @@ mod tests {
     fn small_portions_are_gathered_and_large_ones_kept() {
         let mut outbox = Outbox::default();
         for part in [b"ab".to_vec(), b"cd".to_vec(), vec![b'x'; WHOLE_BYTES], b"e".to_vec()] {
-            outbox.push(part);
+            outbox.push(part.into());
         }
-        outbox.push(Vec::new());
-        assert_eq!(outbox.len(), 5 + WHOLE_BYTES);
-        let portions = drained(&mut outbox);
-        assert_eq!(portions[0], b"abcd");
-        assert_eq!(portions.len(), 2, "what follows a whole portion joins it while there is room");
+        outbox.push(Bytes::new());
+        outbox.push(Bytes::from_static(b"f"));
+        assert_eq!(outbox.len(), 6 + WHOLE_BYTES);
+        let whole = vec![b'x'; WHOLE_BYTES];
+        assert_eq!(drained(&mut outbox), [&b"abcd"[..], &whole, b"ef"]);
     }
 
     #[test]
     fn portions_stay_apart_by_line() {
         let mut outbox = Outbox::default();
         outbox.keep_portions();
-        outbox.push(b"a\r\n".to_vec());
-        outbox.push(b"b\r\n".to_vec());
+        outbox.push(Bytes::from_static(b"a\r\n"));
+        outbox.push(Bytes::from_static(b"b\r\n"));
         assert!(!outbox.advance(2));
         assert!(outbox.advance(1));
         assert_eq!(outbox.first(), Some(&b"b\r\n"[..]));

@@ -21,6 +21,7 @@ mod tally;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::mail::{
@@ -55,7 +56,7 @@ pub trait BodyReader: Send {
     /// The next octets, at most the engine's chunk size (64 KiB); empty at the end. The checksum of the record
     /// is checked before the last chunk is given: [`StoreError::Corrupt`] means that the body must not be
     /// finished towards anybody.
-    fn read(&mut self) -> Answer<'_, Vec<u8>>;
+    fn read(&mut self) -> Answer<'_, Bytes>;
     /// Octets in all.
     fn size(&self) -> u64;
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use restante::mail::*;
 use restante::provider::World;
 use restante::store::*;
@@ -174,7 +175,7 @@ impl Store for Flaky {
             let breaks = (self.goes_wrong() && inner.size() > 0)
                 .then(|| self.dice.below(usize::try_from(inner.size()).expect("small")) as u64);
             let (dice, given) = (self.dice.clone(), 0);
-            Ok(Box::new(Reader { inner, dice, rest: Vec::new(), given, breaks, id })
+            Ok(Box::new(Reader { inner, dice, rest: Bytes::new(), given, breaks, id })
                 as Box<dyn BodyReader>)
         })
     }
@@ -248,14 +249,14 @@ impl Store for Flaky {
 struct Reader {
     inner: Box<dyn BodyReader>,
     dice: Dice,
-    rest: Vec<u8>,
+    rest: Bytes,
     given: u64,
     breaks: Option<u64>,
     id: QueueId,
 }
 
 impl BodyReader for Reader {
-    fn read(&mut self) -> Answer<'_, Vec<u8>> {
+    fn read(&mut self) -> Answer<'_, Bytes> {
         Box::pin(async move {
             if self.rest.is_empty() {
                 self.rest = self.inner.read().await?;
@@ -268,7 +269,7 @@ impl BodyReader for Reader {
             } else {
                 self.rest.len().min(1 + self.dice.below(900))
             };
-            let chunk: Vec<u8> = self.rest.drain(..octets).collect();
+            let chunk = self.rest.split_to(octets);
             self.given += chunk.len() as u64;
             Ok(chunk)
         })

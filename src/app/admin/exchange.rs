@@ -281,7 +281,7 @@ pub(super) async fn export(
             loop {
                 match reader.read().await {
                     Ok(chunk) if chunk.is_empty() => break,
-                    Ok(chunk) => items.put(Item::Body(chunk)).await?,
+                    Ok(chunk) => items.put(Item::Body(chunk.into())).await?,
                     Err(StoreError::Corrupt(id)) => {
                         messages -= 1;
                         items.put(Item::Spoiled(id)).await?;

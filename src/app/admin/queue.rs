@@ -71,7 +71,7 @@ pub(super) async fn show(
             if chunk.is_empty() {
                 break;
             }
-            items.put(Item::Body(chunk)).await?;
+            items.put(Item::Body(chunk.into())).await?;
         }
     }
     Ok(Done::Message(shown))

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
@@ -55,7 +56,7 @@ pub(super) struct Laden {
 /// The octets of one message, read ahead by a chunk or more.
 pub(super) struct Body {
     reader: Option<Box<dyn BodyReader>>,
-    chunks: VecDeque<Vec<u8>>,
+    chunks: VecDeque<Bytes>,
     held: u64,
     /// Octets not yet read from the store.
     unread: u64,
@@ -67,7 +68,7 @@ pub(super) struct Body {
 /// A parcel, and its body or why there is none.
 type Opened = (Parcel, Result<Body, Fault>);
 
-type Read = (Box<dyn BodyReader>, Result<Vec<u8>, StoreError>);
+type Read = (Box<dyn BodyReader>, Result<Bytes, StoreError>);
 
 /// What [`Feed::poll`] came upon.
 pub(super) enum News {
@@ -379,7 +380,7 @@ async fn begun(
 }
 
 impl Body {
-    fn take_in(&mut self, id: QueueId, chunk: Vec<u8>) -> Result<(), StoreError> {
+    fn take_in(&mut self, id: QueueId, chunk: Bytes) -> Result<(), StoreError> {
         let octets = chunk.len() as u64;
         if octets == 0 || octets > self.unread {
             return Err(StoreError::Corrupt(id));
@@ -418,7 +419,7 @@ impl Body {
     ///
     /// # Errors
     /// The body cannot be read to its end.
-    pub(super) fn take(&mut self) -> Result<Option<(Vec<u8>, bool)>, StoreError> {
+    pub(super) fn take(&mut self) -> Result<Option<(Bytes, bool)>, StoreError> {
         if let Some(chunk) = self.chunks.pop_front() {
             self.held -= chunk.len() as u64;
             let is_last = self.chunks.is_empty() && self.unread == 0;
@@ -426,7 +427,7 @@ impl Body {
         }
         match self.trouble.take() {
             Some(error) => Err(error),
-            None if self.unread == 0 => Ok(Some((Vec::new(), true))),
+            None if self.unread == 0 => Ok(Some((Bytes::new(), true))),
             None => Ok(None),
         }
     }

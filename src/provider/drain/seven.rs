@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::mail::QueueId;
 use crate::provider::mime::{Converter, Obstacle, Plan, Planner};
 use crate::store::{Answer, BodyReader, Store, StoreError};
@@ -51,12 +53,12 @@ impl SevenBit {
         Ok(Self { reader, converter, ready: Vec::new(), given: 0, size })
     }
 
-    async fn next(&mut self) -> Result<Vec<u8>, StoreError> {
+    async fn next(&mut self) -> Result<Bytes, StoreError> {
         let spoilt = |_| StoreError::Transient("the body changed while it was converted".into());
         while self.given == self.ready.len() {
             self.ready.clear();
             self.given = 0;
-            let Some(mut converter) = self.converter.take() else { return Ok(Vec::new()) };
+            let Some(mut converter) = self.converter.take() else { return Ok(Bytes::new()) };
             let chunk = self.reader.read().await?;
             if chunk.is_empty() {
                 converter.finish(&mut self.ready).map_err(spoilt)?;
@@ -66,14 +68,14 @@ impl SevenBit {
             }
         }
         let end = self.ready.len().min(self.given + CHUNK_BYTES_MAX);
-        let piece = self.ready[self.given..end].to_vec();
+        let piece = Bytes::copy_from_slice(&self.ready[self.given..end]);
         self.given = end;
         Ok(piece)
     }
 }
 
 impl BodyReader for SevenBit {
-    fn read(&mut self) -> Answer<'_, Vec<u8>> {
+    fn read(&mut self) -> Answer<'_, Bytes> {
         Box::pin(self.next())
     }
 

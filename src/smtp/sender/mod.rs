@@ -26,6 +26,8 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::mail::Outcome;
 pub use extensions::Extensions;
 pub use outgoing::{Outgoing, Unfit, rcpt_line};
@@ -46,7 +48,7 @@ pub enum Input<'a> {
     /// The next octets of its content; only when asked for. `last` with the octets that complete it.
     Body {
         /// CRLF line ends, no dot-stuffing.
-        octets: Vec<u8>,
+        octets: Bytes,
         /// No more will come.
         last: bool,
     },
@@ -68,7 +70,7 @@ pub enum Input<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Write these octets.
-    Send(Vec<u8>),
+    Send(Bytes),
     /// EHLO or HELO is through; messages may come.
     Ready,
     /// What became of one recipient.
@@ -254,7 +256,7 @@ impl Sender {
             Input::Message(message) => self.begin(&message),
             Input::Body { octets, last } => self.take_body(octets, last, out),
             Input::BodyLost => self.lose_body(out),
-            Input::Noop => self.say("NOOP\r\n".into(), What::Noop),
+            Input::Noop => self.say("NOOP\r\n", What::Noop),
             Input::Quit => self.quit(),
             Input::Expired => self.expire(out),
             Input::Ended if self.phase == Phase::Quitting => self.over(self.ending.clone(), out),
@@ -393,7 +395,7 @@ impl Sender {
 
     fn quit(&mut self) {
         self.phase = Phase::Quitting;
-        self.say("QUIT\r\n".into(), What::Quit);
+        self.say("QUIT\r\n", What::Quit);
     }
 
     /// Leaves politely, because of something that concerns the whole connection.

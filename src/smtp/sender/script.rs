@@ -3,6 +3,8 @@
 //! The part of the sender that matches strictly in order. Keeps RFC 5321 §4.2 and §4.3.2 (codes by command),
 //! RFC 2920 §3.1 (count the replies, check them all; a lone dot where nobody takes the content).
 
+use std::borrow::Cow;
+
 use super::reply_in::PeerReply;
 use super::stuffing::Stuffer;
 use super::writing::Writer;
@@ -61,13 +63,17 @@ pub(super) struct Expected {
 /// A command not yet emitted.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub(super) text: Vec<u8>,
+    pub(super) text: Cow<'static, [u8]>,
     pub(super) what: What,
 }
 
 impl Sender {
-    pub(super) fn say(&mut self, text: String, what: What) {
-        self.script.push_back(Line { text: text.into_bytes(), what });
+    pub(super) fn say(&mut self, text: impl Into<Cow<'static, str>>, what: What) {
+        let text = match text.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        self.script.push_back(Line { text, what });
     }
 
     pub(super) fn take_bytes(&mut self, mut bytes: &[u8], out: &mut Vec<Action>) {

@@ -4,6 +4,7 @@
 //! content with a line of a single dot; it changes nothing else. A bare CR or LF is never passed on
 //! (RFC 5321 §2.3.8): what a lax reader would take for a line end could hide the end of the data.
 
+use bytes::Bytes;
 use memchr::memchr2_iter;
 
 /// The content has a CR or LF that is not half of a CRLF, and so cannot be sent by DATA.
@@ -35,7 +36,7 @@ impl Stuffer {
     ///
     /// # Errors
     /// [`BareLineEnd`]; nothing of this chunk may be sent.
-    pub fn stuff(&mut self, chunk: Vec<u8>) -> Result<Vec<u8>, BareLineEnd> {
+    pub fn stuff(&mut self, chunk: Bytes) -> Result<Bytes, BareLineEnd> {
         let mut places = Vec::new();
         let mut next_line = 0;
         match (self.at, chunk.first()) {
@@ -70,7 +71,7 @@ impl Stuffer {
         if self.at == At::Inside && next_line == chunk.len() {
             self.at = At::LineStart;
         }
-        Ok(if places.is_empty() { chunk } else { insert_dots(&chunk, &places) })
+        Ok(if places.is_empty() { chunk } else { insert_dots(&chunk, &places).into() })
     }
 
     /// The end of the data: `.` on a line of its own. A content whose last line lacks its CRLF gets one, since
@@ -112,7 +113,7 @@ mod tests {
         cuts.sort_unstable();
         cuts.push(content.len());
         for cut in cuts {
-            wire.extend(stuffer.stuff(content[from..cut].to_vec())?);
+            wire.extend(stuffer.stuff(Bytes::copy_from_slice(&content[from..cut]))?);
             from = cut;
         }
         wire.extend_from_slice(stuffer.end()?);
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn untouched_chunks_are_not_copied() {
-        let chunk = b"a line\r\nanother\r\n".to_vec();
+        let chunk = Bytes::from_static(b"a line\r\nanother\r\n");
         let before = chunk.as_ptr();
         let after = Stuffer::default().stuff(chunk).expect("sound");
         assert_eq!(after.as_ptr(), before);

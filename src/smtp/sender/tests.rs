@@ -76,7 +76,7 @@ impl Hand {
 
     fn body(&mut self, content: &str) {
         assert_eq!(self.sender.wants(), Want::Body);
-        self.tell(Input::Body { octets: content.as_bytes().to_vec(), last: true });
+        self.tell(Input::Body { octets: Bytes::copy_from_slice(content.as_bytes()), last: true });
     }
 
     fn said(&mut self) -> String {
@@ -184,7 +184,7 @@ fn chunks_of_many_messages_before_the_first_reply() {
 fn no_chunk_after_a_refused_one() {
     let mut hand = Hand::new("PIPELINING CHUNKING");
     hand.tell(Input::Message(message(1, 1, 9)));
-    hand.tell(Input::Body { octets: b"abc".to_vec(), last: false });
+    hand.tell(Input::Body { octets: Bytes::from_static(b"abc"), last: false });
     hand.hear("250\r\n250\r\n552 too big\r\n");
     assert!(matches!(hand.done[0], Action::DropBody));
     assert_eq!(hand.fates().len(), 1);
@@ -197,7 +197,7 @@ fn no_chunk_after_a_refused_one() {
 fn a_body_that_is_lost_is_never_finished() {
     let mut hand = Hand::new("PIPELINING CHUNKING");
     hand.tell(Input::Message(message(1, 1, 9)));
-    hand.tell(Input::Body { octets: b"abc".to_vec(), last: false });
+    hand.tell(Input::Body { octets: Bytes::from_static(b"abc"), last: false });
     hand.tell(Input::BodyLost);
     hand.hear("250\r\n250\r\n250\r\n");
     assert_eq!(hand.fates(), [Fate::Untouched]);
@@ -207,7 +207,7 @@ fn a_body_that_is_lost_is_never_finished() {
     let mut hand = Hand::new("PIPELINING");
     hand.tell(Input::Message(message(1, 1, 9)));
     hand.hear("250\r\n250\r\n354 go\r\n");
-    hand.tell(Input::Body { octets: b"abc".to_vec(), last: false });
+    hand.tell(Input::Body { octets: Bytes::from_static(b"abc"), last: false });
     hand.tell(Input::BodyLost);
     assert!(matches!(hand.done.last(), Some(Action::Over(End { kind: EndKind::Body, .. }))));
     assert_eq!(hand.fates(), [Fate::Interrupted]);
@@ -295,7 +295,7 @@ fn play(keywords: &str, steps: &[Step]) -> (BTreeMap<(u64, usize), usize>, bool)
                     sender.advance(Input::Message(message(tag, recipients, 0)), &mut out);
                 }
                 Want::Body => {
-                    let octets = b"a line\r\n".repeat(octets);
+                    let octets = b"a line\r\n".repeat(octets).into();
                     sender.advance(Input::Body { octets, last }, &mut out);
                 }
             },

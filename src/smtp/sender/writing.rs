@@ -4,6 +4,9 @@
 //! it all of a transaction up to DATA (RFC 2920 §3.1), the next transaction behind the end of the data, and with
 //! CHUNKING any number of whole messages (RFC 3030 §2, §4.2).
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use memchr::memchr;
 
 use super::script::{Expected, Line, What};
@@ -34,7 +37,7 @@ impl Sender {
         // flight; a RCPT that fell into it would deliver under a wrong reverse-path.
         let in_flight = self.is_chunking() && !self.transactions.is_empty();
         if self.is_dirty || in_flight {
-            self.say("RSET\r\n".into(), What::Reset);
+            self.say("RSET\r\n", What::Reset);
         }
         self.is_dirty = false;
         self.begun += 1;
@@ -43,7 +46,7 @@ impl Sender {
             self.say(rcpt_line(recipient, &self.offers), What::Rcpt(place));
         }
         if !self.is_chunking() {
-            self.say("DATA\r\n".into(), What::Data);
+            self.say("DATA\r\n", What::Data);
         }
         let recipients = message.envelope.recipients.len();
         self.transactions.push_back(Transaction::new(message.tag, recipients));
@@ -52,7 +55,8 @@ impl Sender {
 
     /// Emits what may go now.
     pub(super) fn pump(&mut self, out: &mut Vec<Action>) {
-        let mut group = Vec::new();
+        let octets = self.script.iter().map(|line| line.text.len()).sum();
+        let mut group = Vec::with_capacity(octets);
         loop {
             let free = self.is_pipelining() || self.expected.is_empty();
             if !free {
@@ -65,7 +69,7 @@ impl Sender {
                 }
                 self.emit_line(line, &mut group);
                 if self.style.line_by_line {
-                    out.push(Action::Send(std::mem::take(&mut group)));
+                    out.push(Action::Send(std::mem::take(&mut group).into()));
                 }
             } else if matches!(self.writer, Writer::Commands) {
                 self.after_commands(out);
@@ -74,7 +78,7 @@ impl Sender {
             }
         }
         if !group.is_empty() {
-            out.push(Action::Send(group));
+            out.push(Action::Send(group.into()));
         }
     }
 
@@ -136,7 +140,7 @@ impl Sender {
         }
     }
 
-    pub(super) fn take_body(&mut self, octets: Vec<u8>, last: bool, out: &mut Vec<Action>) {
+    pub(super) fn take_body(&mut self, octets: Bytes, last: bool, out: &mut Vec<Action>) {
         match std::mem::replace(&mut self.writer, Writer::Idle) {
             Writer::Data(stuffer) => self.take_data(stuffer, octets, last, out),
             Writer::Chunks => self.take_chunk(octets, last, out),
@@ -148,7 +152,7 @@ impl Sender {
     fn take_data(
         &mut self,
         mut stuffer: Stuffer,
-        octets: Vec<u8>,
+        octets: Bytes,
         last: bool,
         out: &mut Vec<Action>,
     ) {
@@ -173,31 +177,30 @@ impl Sender {
     }
 
     /// Puts the end of the data into the script's place, so that it may travel with what follows.
-    pub(super) fn end_data(&mut self, text: &[u8], out: &mut Vec<Action>) {
-        let mut text = text.to_vec();
+    pub(super) fn end_data(&mut self, mut text: &'static [u8], out: &mut Vec<Action>) {
         if self.style.line_by_line {
-            text.splice(0..0, std::mem::take(&mut self.begun_line));
-            let cut = text.len() - b".\r\n".len();
-            let dot = text.split_off(cut);
-            self.emit(text, out);
+            let (rest, dot) = text.split_at(text.len() - b".\r\n".len());
+            let mut line = std::mem::take(&mut self.begun_line);
+            line.extend_from_slice(rest);
+            self.emit(line.into(), out);
             text = dot;
         }
         let end = self.emitted + text.len() as u64;
         if let Some(newest) = self.transactions.back_mut() {
             newest.content_end = Some(end);
         }
-        self.script.push_front(Line { text, what: What::Dot });
+        self.script.push_front(Line { text: Cow::Borrowed(text), what: What::Dot });
         self.writer = Writer::Idle;
     }
 
-    fn take_chunk(&mut self, octets: Vec<u8>, last: bool, out: &mut Vec<Action>) {
+    fn take_chunk(&mut self, octets: Bytes, last: bool, out: &mut Vec<Action>) {
         self.writer = Writer::Chunks;
         if octets.is_empty() && !last {
             return;
         }
         let mark = if last { " LAST" } else { "" };
         let command = format!("BDAT {}{mark}\r\n", octets.len()).into_bytes();
-        self.emit(command, out);
+        self.emit(command.into(), out);
         self.begin_content();
         self.emit(octets, out);
         self.expect(What::Chunk { last });
@@ -216,30 +219,30 @@ impl Sender {
         }
     }
 
-    fn emit(&mut self, octets: Vec<u8>, out: &mut Vec<Action>) {
+    fn emit(&mut self, octets: Bytes, out: &mut Vec<Action>) {
         if !octets.is_empty() {
             self.emitted += octets.len() as u64;
             out.push(Action::Send(octets));
         }
     }
 
-    fn emit_content(&mut self, octets: Vec<u8>, out: &mut Vec<Action>) {
+    fn emit_content(&mut self, octets: Bytes, out: &mut Vec<Action>) {
         if !self.style.line_by_line {
             return self.emit(octets, out);
         }
-        let mut rest = octets.as_slice();
+        let mut rest = &*octets;
         while let Some(end) = memchr(b'\n', rest) {
             let (line, behind) = rest.split_at(end + 1);
             let mut whole = std::mem::take(&mut self.begun_line);
             whole.extend_from_slice(line);
-            self.emit(whole, out);
+            self.emit(whole.into(), out);
             rest = behind;
         }
         self.begun_line.extend_from_slice(rest);
         // A line that never ends is not kept; the client must live with its parts.
         if self.begun_line.len() > LINE_KEPT_MAX {
             let part = std::mem::take(&mut self.begun_line);
-            self.emit(part, out);
+            self.emit(part.into(), out);
         }
     }
 }

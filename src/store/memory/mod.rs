@@ -9,6 +9,7 @@ mod state;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, ready};
 use futures::stream::BoxStream;
@@ -90,7 +91,7 @@ impl Memory {
         Box::pin(async move { work(&mut self.open()?.roster) })
     }
 
-    fn keep(&self, kept: Kept, body: Arc<[u8]>) -> Result<(), StoreError> {
+    fn keep(&self, kept: Kept, body: Bytes) -> Result<(), StoreError> {
         let places = kept.places();
         {
             let mut state = self.open()?;
@@ -128,30 +129,38 @@ impl BodyWriter for Writer {
 
 #[derive(Debug)]
 struct Reader {
-    body: Arc<[u8]>,
-    place: usize,
+    /// What was not given yet.
+    rest: Bytes,
+    size: u64,
+}
+
+impl Reader {
+    fn new(body: &Bytes, offset: u64) -> Self {
+        let begin = usize::try_from(offset).map_or(body.len(), |offset| offset.min(body.len()));
+        Self { rest: body.slice(begin..), size: body.len() as u64 }
+    }
 }
 
 impl BodyReader for Reader {
-    fn read(&mut self) -> Answer<'_, Vec<u8>> {
-        let end = self.body.len().min(self.place.saturating_add(CHUNK_BYTES_MAX));
-        let chunk = self.body.get(self.place..end).unwrap_or_default().to_vec();
-        self.place = end.max(self.place);
+    fn read(&mut self) -> Answer<'_, Bytes> {
+        let chunk = self.rest.split_to(self.rest.len().min(CHUNK_BYTES_MAX));
         Box::pin(ready(Ok(chunk)))
     }
     fn size(&self) -> u64 {
-        self.body.len() as u64
+        self.size
     }
 }
 
 /// The octets of a body that was written for this store.
-fn taken(body: Box<dyn BodyWriter>) -> Result<Arc<[u8]>, StoreError> {
+fn taken(body: Box<dyn BodyWriter>) -> Result<Bytes, StoreError> {
     let foreign = |_| StoreError::Transient("the body belongs to another store".into());
-    Ok(body.into_any().downcast::<Writer>().map_err(foreign)?.0.into())
+    let octets = body.into_any().downcast::<Writer>().map_err(foreign)?.0;
+    // No more room than it needs.
+    Ok(octets.into_boxed_slice().into())
 }
 
 /// The record and the octets of a message that is to exist.
-fn entering(report: Report) -> Result<(Kept, Arc<[u8]>), StoreError> {
+fn entering(report: Report) -> Result<(Kept, Bytes), StoreError> {
     let body = taken(report.body)?;
     Ok((Kept::new(report.message, body.len() as u64)?, body))
 }
@@ -214,8 +223,7 @@ impl Store for Memory {
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
         self.answer(move |state| {
             let (_, body) = state.messages.get(&id).ok_or(StoreError::Missing)?;
-            let place = usize::try_from(offset).unwrap_or(usize::MAX);
-            Ok(Box::new(Reader { body: body.clone(), place }) as Box<dyn BodyReader>)
+            Ok(Box::new(Reader::new(body, offset)) as Box<dyn BodyReader>)
         })
     }
 

@@ -5,6 +5,8 @@
 use std::future::ready;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::mail::Customer;
 use crate::store::kept::Kept;
 use crate::store::{Answer, Archived, BodyReader, Snapshot, StoreError};
@@ -15,8 +17,8 @@ use super::state::State;
 /// See the module.
 pub(super) struct Copy {
     messages: u64,
-    left: std::vec::IntoIter<(Kept, Arc<[u8]>)>,
-    body: Option<Arc<[u8]>>,
+    left: std::vec::IntoIter<(Kept, Bytes)>,
+    body: Option<Bytes>,
     customers: Vec<Arc<Customer>>,
     server_key: Option<[u8; 32]>,
 }
@@ -55,6 +57,6 @@ impl Snapshot for Copy {
 
     fn open_body(&mut self) -> Answer<'_, Box<dyn BodyReader>> {
         let body = self.body.clone().ok_or(StoreError::Missing);
-        Box::pin(ready(body.map(|body| Box::new(Reader { body, place: 0 }) as Box<dyn BodyReader>)))
+        Box::pin(ready(body.map(|body| Box::new(Reader::new(&body, 0)) as Box<dyn BodyReader>)))
     }
 }

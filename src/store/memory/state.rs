@@ -2,9 +2,9 @@
 //!
 //! Called by the engine with its lock held; it never waits and knows no clock.
 
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::Arc;
 
 use crate::mail::{CustomerName, Domain, Lease, Outcome, QueueId, Timestamp};
 use crate::store::kept::{Class, Kept};
@@ -17,7 +17,7 @@ use crate::store::{Count, Filter, Head, Position, Settlement, Verdict};
 /// All there is.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) messages: BTreeMap<QueueId, (Kept, Arc<[u8]>)>,
+    pub(super) messages: BTreeMap<QueueId, (Kept, Bytes)>,
     order: Order,
     pub(super) tally: Tally,
     pub(super) leases: Leases,
@@ -43,7 +43,7 @@ impl State {
     }
 
     /// Puts `kept` in the place of the old record, or drops it when nobody is left; all indexes follow.
-    pub(super) fn replace(&mut self, kept: Kept, body: Arc<[u8]>) {
+    pub(super) fn replace(&mut self, kept: Kept, body: Bytes) {
         let id = kept.id;
         let old = self.messages.remove(&id);
         let before = old.as_ref().map(|(k, _)| k.places()).unwrap_or_default();

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Weak};
 
+use bytes::{Buf, Bytes, BytesMut};
+
 use crate::mail::QueueId;
 use crate::store::{Answer, BodyReader, BodyWriter, StoreError};
 
@@ -188,29 +190,44 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// The rest of the frame that holds `place`. `Ok(None)`: not what was written.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.take(|file, octets, offset| file.read_at(octets, offset))
+    /// The rest of the frame that holds `place`, read into `room` if that is large enough. `Ok(None)`: not what was
+    /// written.
+    pub(crate) fn next(&mut self, room: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        self.take(room, |file, octets, offset| file.read_at(octets, offset))
     }
 
     /// The same if the system has it in memory; `None` otherwise, and also if anything is wrong with it: who waits
     /// for the disk finds that out and says it.
-    fn next_at_once(&mut self) -> Option<Vec<u8>> {
+    fn next_at_once(&mut self) -> Option<Bytes> {
         let waits = || io::Error::from(io::ErrorKind::WouldBlock);
-        self.take(|file, octets, at| file.read_at_once(octets, at).ok_or_else(waits)).ok().flatten()
+        let read = |file: &dyn DiskFile, octets: &mut [u8], at| {
+            file.read_at_once(octets, at).ok_or_else(waits)
+        };
+        self.take(&mut BytesMut::new(), read).ok().flatten()
+    }
+
+    /// Octets that reading the first frame of a body of `size` octets takes.
+    fn first_bytes(size: u64) -> usize {
+        match usize::try_from(size) {
+            Ok(0) => 0,
+            size => FRAME_BYTES + size.unwrap_or(usize::MAX).min(BODY_BYTES_MAX),
+        }
     }
 
     fn take(
         &mut self,
+        room: &mut BytesMut,
         read: impl Fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>,
-    ) -> io::Result<Option<Vec<u8>>> {
+    ) -> io::Result<Option<Bytes>> {
         if self.place >= self.size {
-            return Ok(Some(Vec::new()));
+            return Ok(Some(Bytes::new()));
         }
         let number = self.place / BODY_BYTES_MAX as u64;
         let begin = number * BODY_BYTES_MAX as u64;
         let content = usize::try_from(self.size - begin).unwrap_or(usize::MAX).min(BODY_BYTES_MAX);
-        let mut octets = vec![0; FRAME_BYTES + content];
+        let need = FRAME_BYTES + content;
+        let mut octets =
+            if room.len() < need { BytesMut::zeroed(need) } else { room.split_to(need) };
         let got = read(&*self.file, &mut octets, self.at.offset + frame::body_offset(number))?;
         octets.truncate(got);
         let Ok(sound) = frame::body(&octets, &self.nonce, self.id, number) else { return Ok(None) };
@@ -219,17 +236,17 @@ impl Frames {
         }
         let skip = usize::try_from(self.place - begin).unwrap_or(usize::MAX);
         self.place = begin + content as u64;
-        octets.drain(..FRAME_BYTES + skip);
-        Ok(Some(octets))
+        octets.advance(FRAME_BYTES + skip);
+        Ok(Some(octets.freeze()))
     }
 }
 
 impl Frames {
     /// A few frames more. What is wrong with one is found out, and said, when that one is asked for.
-    fn ahead(&mut self) -> VecDeque<Vec<u8>> {
+    fn ahead(&mut self) -> VecDeque<Bytes> {
         let mut ready = VecDeque::new();
         while ready.len() < AHEAD_FRAMES && self.place < self.size {
-            match self.next() {
+            match self.next(&mut BytesMut::new()) {
                 Ok(Some(octets)) => ready.push_back(octets),
                 _ => break,
             }
@@ -244,7 +261,7 @@ pub(crate) struct Reader {
     frames: Option<Frames>,
     /// Read along with the opening, so that a small message costs one visit to the blocking threads, and by later
     /// visits beyond what was asked for.
-    ready: VecDeque<Vec<u8>>,
+    ready: VecDeque<Bytes>,
     id: QueueId,
     size: u64,
 }
@@ -252,27 +269,40 @@ pub(crate) struct Reader {
 impl Reader {
     /// Opens the body of `id` for reading from `offset`. Blocks.
     pub(crate) fn open(shared: &Arc<Shared>, id: QueueId, offset: u64) -> Result<Self, StoreError> {
+        let place = place_of(shared, id)?;
+        Self::open_there(shared, id, place, offset, &mut BytesMut::new())
+    }
+
+    /// Opens these bodies. What is read of them at once lies side by side in memory, since many small pieces that
+    /// one thread makes and another forgets are dear. Blocks.
+    pub(crate) fn open_all(shared: &Arc<Shared>, ids: &[QueueId]) -> Vec<Result<Self, StoreError>> {
+        let places: Vec<_> = ids.iter().map(|id| place_of(shared, *id)).collect();
+        let need = places.iter().flatten().map(|(_, size)| Frames::first_bytes(*size)).sum();
+        let mut room = BytesMut::zeroed(need);
+        let opened = ids.iter().zip(places);
+        opened.map(|(id, place)| Self::open_there(shared, *id, place?, 0, &mut room)).collect()
+    }
+
+    fn open_there(
+        shared: &Arc<Shared>,
+        id: QueueId,
+        place: (Location, u64),
+        offset: u64,
+        room: &mut BytesMut,
+    ) -> Result<Self, StoreError> {
+        let (mut at, size) = place;
         // A compaction may move the record between looking it up and opening its file.
         for _ in 0..8 {
-            let Some((entry, _)) = shared.ask(|index| index.entry(id))? else {
-                return Err(StoreError::Missing);
-            };
-            if entry.kept.damaged {
-                return Err(StoreError::Corrupt(id));
-            }
-            let found = shared.spool.file(entry.at.segment);
+            let found = shared.spool.file(at.segment);
             let found = found.map_err(|e| StoreError::Transient(format!("opening a body: {e}")))?;
-            let Some((file, nonce)) = found else { continue };
-            let size = entry.kept.size;
-            let mut frames = Frames { file, nonce, id, at: entry.at, size, place: offset };
-            let ready = [read(&mut frames, &Arc::downgrade(shared))?].into();
-            return Ok(Self {
-                shared: Arc::downgrade(shared),
-                frames: Some(frames),
-                ready,
-                id,
-                size,
-            });
+            let Some((file, nonce)) = found else {
+                (at, _) = place_of(shared, id)?;
+                continue;
+            };
+            let mut frames = Frames { file, nonce, id, at, size, place: offset };
+            let shared = Arc::downgrade(shared);
+            let ready = [read(&mut frames, &shared, room)?].into();
+            return Ok(Self { shared, frames: Some(frames), ready, id, size });
         }
         let why = "its segment is missing".to_owned();
         let _ = shared.ops.send(Op::SetAside { id, why });
@@ -292,13 +322,26 @@ impl Reader {
         let (file, nonce) = found.ok_or(StoreError::Corrupt(id))?;
         let mut frames = Frames { file, nonce, id, at, size, place: 0 };
         let shared = Arc::downgrade(shared);
-        let ready = [read(&mut frames, &shared)?].into();
+        let ready = [read(&mut frames, &shared, &mut BytesMut::new())?].into();
         Ok(Self { shared, frames: Some(frames), ready, id, size })
     }
 }
 
-fn read(frames: &mut Frames, shared: &Weak<Shared>) -> Result<Vec<u8>, StoreError> {
-    match frames.next() {
+/// Where the record of `id` is, and how many octets its body has.
+fn place_of(shared: &Shared, id: QueueId) -> Result<(Location, u64), StoreError> {
+    match shared.ask(|index| index.entry(id))? {
+        None => Err(StoreError::Missing),
+        Some((entry, _)) if entry.kept.damaged => Err(StoreError::Corrupt(id)),
+        Some((entry, _)) => Ok((entry.at, entry.kept.size)),
+    }
+}
+
+fn read(
+    frames: &mut Frames,
+    shared: &Weak<Shared>,
+    room: &mut BytesMut,
+) -> Result<Bytes, StoreError> {
+    match frames.next(room) {
         Ok(Some(octets)) => Ok(octets),
         Ok(None) => {
             if let Some(shared) = shared.upgrade() {
@@ -312,7 +355,7 @@ fn read(frames: &mut Frames, shared: &Weak<Shared>) -> Result<Vec<u8>, StoreErro
 }
 
 impl BodyReader for Reader {
-    fn read(&mut self) -> Answer<'_, Vec<u8>> {
+    fn read(&mut self) -> Answer<'_, Bytes> {
         Box::pin(async {
             if let Some(octets) = self.ready.pop_front() {
                 return Ok(octets);
@@ -322,7 +365,7 @@ impl BodyReader for Reader {
             };
             if frames.place >= frames.size {
                 self.frames = Some(frames);
-                return Ok(Vec::new());
+                return Ok(Bytes::new());
             }
             // What is in memory is not worth a visit to another thread.
             if let Some(octets) = frames.next_at_once() {
@@ -331,7 +374,7 @@ impl BodyReader for Reader {
             }
             let shared = self.shared.clone();
             let (frames, octets, ready) = off(move || {
-                let octets = read(&mut frames, &shared);
+                let octets = read(&mut frames, &shared, &mut BytesMut::new());
                 let ready = if octets.is_ok() { frames.ahead() } else { VecDeque::new() };
                 (frames, octets, ready)
             })
@@ -355,13 +398,13 @@ pub(crate) fn copy_frames(
     id: QueueId,
     at: Location,
     size: u64,
-    take: &mut dyn FnMut(Vec<u8>) -> io::Result<()>,
+    take: &mut dyn FnMut(Bytes) -> io::Result<()>,
 ) -> Result<(), StoreError> {
     let transient = |e: io::Error| StoreError::Transient(format!("moving a body: {e}"));
     let (file, nonce) = shared.spool.file(at.segment).map_err(transient)?.ok_or_else(closed)?;
     let mut frames = Frames { file, nonce, id, at, size, place: 0 };
     loop {
-        let octets = read(&mut frames, &Arc::downgrade(shared))?;
+        let octets = read(&mut frames, &Arc::downgrade(shared), &mut BytesMut::new())?;
         if octets.is_empty() {
             return Ok(());
         }

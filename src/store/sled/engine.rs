@@ -144,8 +144,8 @@ impl Store for SledStore {
     fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
         let shared = self.shared.clone();
         Box::pin(off(move || {
-            let open = |id| Ok(Box::new(Reader::open(&shared, id, 0)?) as Box<dyn BodyReader>);
-            ids.into_iter().map(open).collect()
+            let opened = Reader::open_all(&shared, &ids).into_iter();
+            opened.map(|one| one.map(|reader| Box::new(reader) as Box<dyn BodyReader>)).collect()
         }))
     }
 

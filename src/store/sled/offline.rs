@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
 use rustix::fs::FlockOperation;
 
 use crate::mail::{Customer, QueueId};
@@ -263,8 +264,8 @@ impl Snapshot for Offline {
 struct Body(Frames);
 
 impl BodyReader for Body {
-    fn read(&mut self) -> Answer<'_, Vec<u8>> {
-        let octets = match self.0.next() {
+    fn read(&mut self) -> Answer<'_, Bytes> {
+        let octets = match self.0.next(&mut BytesMut::new()) {
             Ok(Some(octets)) => Ok(octets),
             Ok(None) => Err(StoreError::Corrupt(self.0.id)),
             Err(error) => Err(StoreError::Transient(format!("reading a body: {error}"))),
