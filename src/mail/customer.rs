@@ -1,6 +1,7 @@
 //! Customers: who collects, which domains are theirs, how they log in, and what they have set.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::domain::Domain;
 use super::moment::{Seconds, Timestamp};
@@ -9,7 +10,7 @@ use super::moment::{Seconds, Timestamp};
 /// case is the only form, so that two names never differ by case alone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
-pub struct CustomerName(Box<str>);
+pub struct CustomerName(Arc<str>);
 
 /// The customer's name is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,13 +4,15 @@
 //! with and without the final dot (RFC 5321 §2.3.5, RFC 5890 §2.3). Everything that compares, indexes or
 //! stores a domain uses [`Domain`].
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// A domain name in normal form: ASCII, lower case, letters, digits and hyphens, no trailing dot,
 /// at most 253 octets, every label 1 to 63 octets. One label is allowed; ask [`Domain::has_two_labels`]
 /// where RFC 2645 §5.2.1 wants more.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Domain(Box<str>);
+pub struct Domain(Arc<str>);
 
 /// Why a text is no domain name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,17 +48,17 @@ impl Domain {
     /// # Errors
     /// [`DomainError`] says what is wrong; nothing is ever cut or repaired.
     pub fn parse(text: &str) -> Result<Self, DomainError> {
-        let text = text.strip_suffix('.').unwrap_or(text);
-        if text.is_empty() {
-            return Err(DomainError::Empty);
-        }
-        if text.len() > 1024 {
-            return Err(DomainError::TooLong);
-        }
-        let plain = text.is_ascii() && !has_a_label(text);
-        let ascii = if plain { text.to_ascii_lowercase() } else { to_a_labels(text)? };
-        check_labels(&ascii)?;
-        Ok(Self(ascii.into_boxed_str()))
+        let ascii = checked(text)?;
+        let is_normal = !ascii.bytes().any(|octet| octet.is_ascii_uppercase());
+        Ok(Self(if is_normal { ascii.into() } else { ascii.to_ascii_lowercase().into() }))
+    }
+
+    /// Looks whether [`Domain::parse`] would take it.
+    ///
+    /// # Errors
+    /// [`DomainError`] as there.
+    pub fn check(text: &str) -> Result<(), DomainError> {
+        checked(text).map(|_| ())
     }
 
     /// The normal form: lower-case A-labels, no trailing dot.
@@ -80,6 +82,21 @@ impl Domain {
             None => false,
         }
     }
+}
+
+/// The A-labels in any case, without the dot at the end.
+fn checked(text: &str) -> Result<Cow<'_, str>, DomainError> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    if text.is_empty() {
+        return Err(DomainError::Empty);
+    }
+    if text.len() > 1024 {
+        return Err(DomainError::TooLong);
+    }
+    let plain = text.is_ascii() && !has_a_label(text);
+    let ascii = if plain { Cow::Borrowed(text) } else { Cow::Owned(to_a_labels(text)?) };
+    check_labels(&ascii)?;
+    Ok(ascii)
 }
 
 /// Whether any label starts with `xn--`, in any case.

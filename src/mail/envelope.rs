@@ -1,5 +1,7 @@
 //! The envelope of a message (RFC 5321 §2.3.1) and what one look at its content found.
 
+use std::sync::Arc;
+
 use super::mailbox::{ForwardPath, ReversePath};
 
 /// What MAIL and RCPT said, for all recipients of one transaction or for those of one customer.
@@ -83,5 +85,5 @@ pub struct ContentFacts {
     /// Header fields named Received, our own not counted (RFC 5321 §6.3).
     pub received_count: u32,
     /// The value of Message-ID, for the log; at most 250 octets, printable ASCII.
-    pub message_id: Option<Box<str>>,
+    pub message_id: Option<Arc<str>>,
 }

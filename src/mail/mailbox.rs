@@ -4,6 +4,7 @@
 //! they came (RFC 5321 §2.4). Only the domain is understood, and only for finding the queue.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::domain::Domain;
 
@@ -48,7 +49,7 @@ pub enum ReversePath {
     #[default]
     Null,
     /// `local@domain` as received, without brackets and source route.
-    Mailbox(Box<str>),
+    Mailbox(Arc<str>),
 }
 
 impl ReversePath {
@@ -100,7 +101,7 @@ impl fmt::Display for ReversePath {
 /// its domain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ForwardPath {
-    text: Box<str>,
+    text: Arc<str>,
     local_end: usize,
     domain: Domain,
 }
@@ -123,7 +124,7 @@ impl ForwardPath {
     #[must_use]
     pub fn bare_postmaster(spelling: &str, domain: Domain) -> Self {
         let text = format!("{spelling}@{domain}");
-        Self { local_end: spelling.len(), text: text.into_boxed_str(), domain }
+        Self { local_end: spelling.len(), text: text.into(), domain }
     }
 
     /// `local@domain`, byte for byte as it came.
@@ -188,7 +189,7 @@ fn strip_route(text: &str) -> Result<&str, PathError> {
     let (route, mailbox) = text.split_once(':').ok_or(PathError::Syntax)?;
     for hop in route.split(',') {
         let name = hop.strip_prefix('@').ok_or(PathError::Syntax)?;
-        Domain::parse(name).map_err(|_| PathError::Syntax)?;
+        Domain::check(name).map_err(|_| PathError::Syntax)?;
     }
     Ok(mailbox)
 }
@@ -231,7 +232,7 @@ fn is_atext(byte: u8) -> bool {
 
 fn check_domain_or_literal(text: &str) -> Result<(), PathError> {
     let Some(inner) = text.strip_prefix('[') else {
-        return Domain::parse(text).map(|_| ()).map_err(|_| PathError::Domain);
+        return Domain::check(text).map_err(|_| PathError::Domain);
     };
     let literal = inner.strip_suffix(']').ok_or(PathError::Domain)?;
     let sound = match literal.get(..5) {

@@ -1,10 +1,12 @@
 //! What became of one recipient.
 
+use std::sync::Arc;
+
 /// A server's reply as one clean line, fit for logs and reports: printable, no line ends, at most
 /// [`ReplyText::BYTES_MAX`] octets.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
-pub struct ReplyText(Box<str>);
+pub struct ReplyText(Arc<str>);
 
 impl ReplyText {
     /// Longest text kept, in octets: four lines of the longest that RFC 5321 §4.5.3.1.5 knows.
@@ -14,6 +16,9 @@ impl ReplyText {
     /// is cut at a character border.
     #[must_use]
     pub fn clean(text: &str) -> Self {
+        if text.len() <= Self::BYTES_MAX && text.bytes().all(|octet| (32..127).contains(&octet)) {
+            return Self(text.into());
+        }
         let mut kept = String::with_capacity(text.len().min(Self::BYTES_MAX));
         for c in text.chars() {
             let hidden = c.is_control()
@@ -24,7 +29,7 @@ impl ReplyText {
             }
             kept.push(c);
         }
-        Self(kept.into_boxed_str())
+        Self(kept.into())
     }
 
     /// The line.

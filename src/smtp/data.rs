@@ -256,7 +256,7 @@ impl Content {
                 .take(MESSAGE_ID_BYTES_MAX)
                 .map(|octet| if octet.is_ascii_graphic() { char::from(*octet) } else { '?' })
                 .collect();
-            self.facts.message_id = Some(clean.into_boxed_str());
+            self.facts.message_id = Some(clean.into());
         }
         !value.is_empty()
     }

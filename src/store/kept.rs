@@ -142,24 +142,14 @@ impl Kept {
     }
 
     /// What a drain of these queues is offered, if anything. `domains` is sorted.
-    pub(crate) fn offer(mut self, customer: &CustomerName, domains: &[Domain]) -> Option<Head> {
+    pub(crate) fn offer(&self, customer: &CustomerName, domains: &[Domain]) -> Option<Head> {
         if self.damaged {
             return None;
         }
-        self.recipients.retain(|r| {
+        self.head(|r| {
             waits(r)
                 && r.seen.owner == *customer
                 && domains.binary_search(r.seen.recipient.forward_path.domain()).is_ok()
-        });
-        let line_breaks = self.recipients.iter().map(|r| r.line_breaks).max()?;
-        Some(Head {
-            position: Position { rank: u8::from(line_breaks >= LINE_BREAKS_PATIENCE), id: self.id },
-            id: self.id,
-            envelope: self.envelope,
-            recipients: self.recipients.into_iter().map(|r| r.seen).collect(),
-            facts: self.facts,
-            arrived: self.arrived,
-            line_breaks,
         })
     }
 
@@ -182,12 +172,17 @@ impl Kept {
     }
 
     fn head(&self, mut wanted: impl FnMut(&KeptRecipient) -> bool) -> Option<Head> {
-        let chosen: Vec<&KeptRecipient> = self.recipients.iter().filter(|r| wanted(r)).collect();
-        let line_breaks = chosen.iter().map(|r| r.line_breaks).max()?;
+        let mut line_breaks = None;
+        let mut recipients = Vec::new();
+        for recipient in self.recipients.iter().filter(|r| wanted(r)) {
+            line_breaks = line_breaks.max(Some(recipient.line_breaks));
+            recipients.push(shown(recipient, self.damaged));
+        }
+        let line_breaks = line_breaks?;
         Some(Head {
             id: self.id,
             envelope: self.envelope.clone(),
-            recipients: chosen.into_iter().map(|r| shown(r, self.damaged)).collect(),
+            recipients,
             facts: self.facts.clone(),
             arrived: self.arrived,
             line_breaks,
@@ -234,12 +229,13 @@ impl Kept {
         if recipient.seen.state.is_over() && !has_arrived {
             return false;
         }
+        if matches!(verdict, Verdict::Said(Outcome::Delivered(_))) {
+            self.recipients.remove(place);
+            return true;
+        }
         let before = recipient.clone();
         match verdict {
-            Verdict::Said(Outcome::Delivered(_)) => {
-                self.recipients.remove(place);
-                return true;
-            }
+            Verdict::Said(Outcome::Delivered(_)) => {}
             Verdict::Said(Outcome::Later(reply)) => {
                 recipient.seen.state = RecipientState::Deferred(reply.clone());
                 count_attempt(recipient, token);

@@ -39,7 +39,7 @@ struct Flight {
     /// Those whose delivery we have to report, since the server will not.
     told_of_relaying: Vec<bool>,
     arrived: Timestamp,
-    message_id: Option<Box<str>>,
+    message_id: Option<Arc<str>>,
     /// Deferred already when the drain came upon it.
     was_deferred: bool,
     /// No recipient had a fate other than `Later`.

@@ -88,7 +88,7 @@ impl State {
                 let Some(last) = ids.last() else { break };
                 start = Some(*last);
                 let offers = ids.iter().filter_map(|id| {
-                    self.messages.get(id)?.0.clone().offer(lease.customer(), lease.domains())
+                    self.messages.get(id)?.0.offer(lease.customer(), lease.domains())
                 });
                 // One that is late in another of these queues is late in all.
                 heads.extend(offers.filter(|head| head.position.rank == rank));

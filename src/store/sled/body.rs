@@ -16,6 +16,7 @@ use crate::store::{Answer, BodyReader, BodyWriter, StoreError};
 use super::committer::Op;
 use super::disk::{DiskFile, is_full};
 use super::frame::{self, BODY_BYTES_MAX, FRAME_BYTES, HEAD_BYTES, Nonce};
+use super::index::Entry;
 use super::record::Location;
 use super::shared::{Shared, closed};
 use super::spool::Lane;
@@ -296,7 +297,7 @@ impl Reader {
             let found = shared.spool.file(at.segment);
             let found = found.map_err(|e| StoreError::Transient(format!("opening a body: {e}")))?;
             let Some((file, nonce)) = found else {
-                (at, _) = place_of(shared, id)?;
+                (at, _) = place_in_index(shared, id)?;
                 continue;
             };
             let mut frames = Frames { file, nonce, id, at, size, place: offset };
@@ -327,13 +328,22 @@ impl Reader {
     }
 }
 
-/// Where the record of `id` is, and how many octets its body has.
+/// Where the record of `id` is or was a moment ago, and how many octets its body has.
 fn place_of(shared: &Shared, id: QueueId) -> Result<(Location, u64), StoreError> {
-    match shared.ask(|index| index.entry(id))? {
-        None => Err(StoreError::Missing),
-        Some((entry, _)) if entry.kept.damaged => Err(StoreError::Corrupt(id)),
-        Some((entry, _)) => Ok((entry.at, entry.kept.size)),
+    shared.check()?;
+    shared.recent.get(id).map_or_else(|| place_in_index(shared, id), |entry| place(&entry))
+}
+
+fn place_in_index(shared: &Shared, id: QueueId) -> Result<(Location, u64), StoreError> {
+    let (entry, _) = shared.ask(|index| index.entry(id))?.ok_or(StoreError::Missing)?;
+    place(&entry)
+}
+
+fn place(entry: &Entry) -> Result<(Location, u64), StoreError> {
+    if entry.kept.damaged {
+        return Err(StoreError::Corrupt(entry.kept.id));
     }
+    Ok((entry.at, entry.kept.size))
 }
 
 fn read(

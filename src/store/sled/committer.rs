@@ -313,7 +313,7 @@ impl Committer {
         let mut tally = writing(&self.shared.tally);
         let mut order = writing(&self.shared.order);
         for (id, slot) in &group.slots {
-            let before = slot.before.as_ref().map(|(entry, _)| entry);
+            let before = slot.before.as_ref().map(|(entry, _)| &**entry);
             let places = |e: &Entry| e.kept.places();
             let times = |e: &Entry| e.kept.deadlines();
             let now = &slot.now;

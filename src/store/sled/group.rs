@@ -14,6 +14,7 @@ use crate::store::{QueueAction, Settlement, StoreError, Verdict};
 use super::committer::{Committer, Failure, Op, Waiter};
 use super::disk::DiskFile;
 use super::index::Entry;
+use super::recent::Found;
 use super::record::{Location, Mark};
 use super::shared::{Shared, locked, reading};
 use super::spool::Lane;
@@ -22,7 +23,7 @@ use super::spool::Lane;
 #[derive(Debug)]
 pub(crate) struct Slot {
     /// As the index has it, with the digest of its value.
-    pub(crate) before: Option<(Entry, u64)>,
+    pub(crate) before: Option<Found>,
     /// As it will be; without recipients it is gone.
     pub(crate) now: Entry,
 }
@@ -80,13 +81,13 @@ pub(crate) fn refuse(op: Op, why: &str) {
 }
 
 /// A message as the index has it, with the digest of its value.
-fn stored(shared: &Shared, id: QueueId) -> Option<(Entry, u64)> {
+fn stored(shared: &Shared, id: QueueId) -> Option<Found> {
     if let Some(found) = shared.recent.take(id) {
         return Some(found);
     }
     let guard = reading(&shared.index);
     match guard.as_ref()?.entry(id) {
-        Ok(found) => found,
+        Ok(found) => found.map(|(entry, digest)| (Arc::new(entry), digest)),
         Err(error) => {
             drop(guard);
             super::keeper::report_entry(shared, id, &error);
@@ -192,7 +193,7 @@ impl Group {
     pub(super) fn slot(&mut self, committer: &Committer, id: QueueId) -> Option<&mut Slot> {
         if let hash_map::Entry::Vacant(place) = self.slots.entry(id) {
             let (entry, digest) = stored(&committer.shared, id)?;
-            place.insert(Slot { before: Some((entry.clone(), digest)), now: entry });
+            place.insert(Slot { now: (*entry).clone(), before: Some((entry, digest)) });
         }
         self.slots.get_mut(&id)
     }
@@ -251,7 +252,7 @@ impl Group {
             if let Some(slot) = self.slots.get_mut(&id)
                 && let Some((before, _)) = &slot.before
             {
-                slot.now = before.clone();
+                slot.now = (**before).clone();
             }
         }
         for done in self.marked.drain(..) {

@@ -263,25 +263,25 @@ impl Changes {
         let Some(id) = after.or(before).map(|e| e.kept.id) else { return 0 };
         let key = message_key(id);
         let Some(after) = after else {
-            self.remove(key.to_vec());
+            self.remove(&key);
             return 0;
         };
         let value = message_value(after);
         let sum = digest(&key, &value);
         self.keys += 1;
-        self.batch.insert(key.to_vec(), value);
+        self.batch.insert(&key, value);
         sum
     }
 
     /// Sets a value.
-    pub(crate) fn insert(&mut self, key: Vec<u8>, content: &[u8]) {
-        let value = sealed(&key, content);
+    pub(crate) fn insert(&mut self, key: &[u8], content: &[u8]) {
+        let value = sealed(key, content);
         self.keys += 1;
         self.batch.insert(key, value);
     }
 
     /// Removes a key.
-    pub(crate) fn remove(&mut self, key: Vec<u8>) {
+    pub(crate) fn remove(&mut self, key: &[u8]) {
         self.keys += 1;
         self.batch.remove(key);
     }

@@ -65,12 +65,12 @@ impl Drop for Indexer {
 
 /// Applies a group.
 pub(crate) fn change_index(shared: &Shared, group: &mut Group) -> Result<Sums, Failure> {
-    let stood = group.slots.iter().map(|(id, s)| (*id, s.before.as_ref().map(|(e, _)| e)));
+    let stood = group.slots.iter().map(|(id, s)| (*id, s.before.as_ref().map(|(e, _)| &**e)));
     let _moment = shared.snapshots.note(stood);
     let mut changes = Changes::default();
     let mut sums = Sums::default();
     for (id, slot) in &group.slots {
-        let before = slot.before.as_ref().map(|(entry, _)| entry);
+        let before = slot.before.as_ref().map(|(entry, _)| &**entry);
         let now = (!slot.now.kept.recipients.is_empty()).then_some(&slot.now);
         if before == now {
             continue;
@@ -90,8 +90,8 @@ pub(crate) fn change_index(shared: &Shared, group: &mut Group) -> Result<Sums, F
     }
     for (key, content) in group.customers.drain(..) {
         match content {
-            Some(content) => changes.insert(key, &content),
-            None => changes.remove(key),
+            Some(content) => changes.insert(&key, &content),
+            None => changes.remove(&key),
         }
     }
     if changes.keys > 0 {

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
+use std::sync::Arc;
 
 use crate::mail::{CustomerName, Domain, QueueId, Timestamp};
 use crate::store::kept::Class;
@@ -118,7 +119,7 @@ pub(crate) fn next(
     limit: usize,
 ) -> Result<Vec<Head>, StoreError> {
     shared.ask(|index| {
-        let generation = shared.recent.generation();
+        let reading = shared.recent.begin();
         let (mut heads, mut read) = (Vec::new(), Vec::new());
         for (rank, class) in [(0u8, Class::Ready), (1, Class::Late)] {
             let start = match after {
@@ -131,15 +132,15 @@ pub(crate) fn next(
             while heads.len() < limit {
                 let Some(id) = ids.next() else { break };
                 let Some((found, sum)) = entry(shared, index, id)? else { continue };
-                let offer = found.kept.clone().offer(customer, domains);
+                let offer = found.kept.offer(customer, domains);
                 // One that is late in another of these queues is late in all.
                 if let Some(head) = offer.filter(|head| head.position.rank == rank) {
                     heads.push(head);
-                    read.push((found, sum));
+                    read.push((Arc::new(found), sum));
                 }
             }
         }
-        shared.recent.keep(generation, read);
+        reading.keep(read);
         Ok(heads)
     })
 }

@@ -1,9 +1,10 @@
-//! Messages that a drain was shown a moment ago, as the index has them: whatever becomes of them is likely to be
-//! recorded soon, and then they need not be looked up and read once more.
+//! Messages that a drain was shown a moment ago, as the index has them: their bodies are read next, and whatever
+//! becomes of them is recorded soon, and then they need not be looked up and read once more.
 //!
 //! Filled by the pages of drains, used up by the committer. It may forget anything at any time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::mail::QueueId;
 
@@ -13,51 +14,112 @@ use super::sync::Mutex;
 
 /// A message with more recipients is looked up again: memory is bounded by the small ones.
 const RECIPIENTS_MAX: usize = 8;
-/// Messages kept at most; when there would be more, all are forgotten.
-const KEPT_MAX: usize = 16_384;
+/// Messages kept at most, in two halves: when the younger is full, the older is forgotten.
+const KEPT_MAX: usize = 32_768;
+/// Changes that are remembered while somebody reads.
+const CHANGES_MAX: usize = 16_384;
+
+/// A message and the digest of its value.
+pub(crate) type Found = (Arc<Entry>, u64);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Raised after each change of the index: what was read before it may be old.
+    younger: HashMap<QueueId, Found>,
+    older: HashMap<QueueId, Found>,
+    /// Raised with each change of the index.
     generation: u64,
-    entries: HashMap<QueueId, (Entry, u64)>,
+    /// Readings that have begun and not ended.
+    readings: usize,
+    /// When a message was changed while somebody read: what was read before may be old.
+    changed: HashMap<QueueId, u64>,
+    /// Changes up to this generation are not remembered: a reading that began before it is worth nothing.
+    forgotten: u64,
+}
+
+impl Inner {
+    fn forget(&mut self, id: QueueId) -> Option<Found> {
+        let younger = self.younger.remove(&id);
+        // In one of the two at most, but for one that was read twice; and then the younger is no older.
+        let older = if self.older.is_empty() { None } else { self.older.remove(&id) };
+        younger.or(older)
+    }
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Mutex<Inner>);
 
+/// A reading of the index that has begun.
+pub(crate) struct Reading<'a> {
+    recent: &'a Recent,
+    generation: u64,
+}
+
 impl Recent {
-    /// To be asked for before the index is read.
-    pub(crate) fn generation(&self) -> u64 {
-        locked(&self.0).generation
+    /// To be called before the index is read.
+    pub(crate) fn begin(&self) -> Reading<'_> {
+        let mut inner = locked(&self.0);
+        inner.readings += 1;
+        Reading { recent: self, generation: inner.generation }
     }
 
-    /// Keeps what was read, each with the digest of its value, unless the index has changed since.
-    pub(crate) fn keep(&self, generation: u64, read: Vec<(Entry, u64)>) {
-        let mut inner = locked(&self.0);
-        if inner.generation != generation {
-            return;
-        }
-        if inner.entries.len() + read.len() > KEPT_MAX {
-            inner.entries.clear();
-        }
-        let small = |(entry, _): &(Entry, u64)| entry.kept.recipients.len() <= RECIPIENTS_MAX;
-        let small = read.into_iter().filter(small);
-        inner.entries.extend(small.map(|(entry, sum)| (entry.kept.id, (entry, sum))));
+    /// The message as it stood a moment ago.
+    pub(crate) fn get(&self, id: QueueId) -> Option<Arc<Entry>> {
+        let inner = locked(&self.0);
+        let (entry, _) = inner.younger.get(&id).or_else(|| inner.older.get(&id))?;
+        Some(entry.clone())
     }
 
     /// The message as it stands. Only the committer, which alone changes anything, may rely on it.
-    pub(crate) fn take(&self, id: QueueId) -> Option<(Entry, u64)> {
-        locked(&self.0).entries.remove(&id)
+    pub(crate) fn take(&self, id: QueueId) -> Option<Found> {
+        locked(&self.0).forget(id)
     }
 
     /// The index was changed about these.
     pub(crate) fn changed<'a>(&self, ids: impl Iterator<Item = &'a QueueId>) {
         let mut inner = locked(&self.0);
         inner.generation += 1;
-        if !inner.entries.is_empty() {
-            ids.for_each(|id| drop(inner.entries.remove(id)));
+        let generation = inner.generation;
+        for id in ids {
+            inner.forget(*id);
+            if inner.readings > 0 {
+                inner.changed.insert(*id, generation);
+            }
+        }
+        if inner.changed.len() > CHANGES_MAX {
+            inner.changed.clear();
+            inner.forgotten = generation;
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// Keeps what was read, but for what has changed since it began.
+    pub(crate) fn keep(self, read: Vec<Found>) {
+        let mut inner = locked(&self.recent.0);
+        if self.generation < inner.forgotten {
+            return;
+        }
+        for (entry, sum) in read {
+            let id = entry.kept.id;
+            let is_old = inner.changed.get(&id).is_some_and(|at| *at > self.generation);
+            if is_old || entry.kept.recipients.len() > RECIPIENTS_MAX {
+                continue;
+            }
+            if inner.younger.len() >= KEPT_MAX / 2 {
+                inner.older = std::mem::take(&mut inner.younger);
+            }
+            inner.younger.insert(id, (entry, sum));
+        }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut inner = locked(&self.recent.0);
+        inner.readings -= 1;
+        if inner.readings == 0 {
+            inner.changed.clear();
         }
     }
 }
@@ -70,9 +132,13 @@ mod tests {
 
     use crate::store::kept::Kept;
 
-    fn entry(n: u64) -> (Entry, u64) {
-        let kept = Kept::new(message(n, &[("b@bar.example", "bar")]), 1).expect("a message");
-        (Entry { kept, at: Location { segment: 1, offset: 0, len: 1 } }, 5)
+    fn found(n: u64, to: &[(&str, &str)]) -> Found {
+        let kept = Kept::new(message(n, to), 1).expect("a message");
+        (Arc::new(Entry { kept, at: Location { segment: 1, offset: 0, len: 1 } }), 5)
+    }
+
+    fn entry(n: u64) -> Found {
+        found(n, &[("b@bar.example", "bar")])
     }
 
     /// Its lock is one of the scheduler's.
@@ -81,31 +147,59 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_a_change_is_not_kept() {
+    fn what_was_read_before_its_change_is_not_kept() {
         scheduled(|| {
             let recent = Recent::default();
-            let before = recent.generation();
+            let reading = recent.begin();
             recent.changed([id(7)].iter());
-            recent.keep(before, vec![entry(7)]);
+            let later = recent.begin();
+            reading.keep(vec![entry(7), entry(8)]);
             assert_eq!(recent.take(id(7)), None, "read before the change");
-            recent.keep(recent.generation(), vec![entry(7)]);
-            recent.changed([id(8)].iter());
-            assert_eq!(recent.take(id(7)), Some(entry(7)), "another message was changed");
+            assert_eq!(recent.take(id(8)), Some(entry(8)), "another message was changed");
+            later.keep(vec![entry(7)]);
+            assert!(recent.get(id(7)).is_some());
+            assert_eq!(recent.take(id(7)), Some(entry(7)), "read after the change");
             assert_eq!(recent.take(id(7)), None, "it is used up");
-            recent.keep(recent.generation(), vec![entry(7)]);
+            recent.begin().keep(vec![entry(7)]);
             recent.changed([id(7)].iter());
             assert_eq!(recent.take(id(7)), None, "changed since");
+            assert!(locked(&recent.0).changed.is_empty(), "nobody reads");
+        });
+    }
+
+    #[test]
+    fn a_reading_of_which_too_much_has_changed_is_worth_nothing() {
+        scheduled(|| {
+            let recent = Recent::default();
+            let reading = recent.begin();
+            let ids: Vec<QueueId> = (0..=CHANGES_MAX as u64).map(id).collect();
+            recent.changed(ids.iter());
+            assert!(locked(&recent.0).changed.is_empty(), "bounded");
+            reading.keep(vec![entry(7)]);
+            assert_eq!(recent.take(id(7)), None);
+            recent.begin().keep(vec![entry(7)]);
+            assert!(recent.take(id(7)).is_some());
+        });
+    }
+
+    #[test]
+    fn one_that_was_read_twice_is_forgotten_twice() {
+        scheduled(|| {
+            let recent = Recent::default();
+            recent.begin().keep(vec![entry(7)]);
+            recent.begin().keep((100..100 + KEPT_MAX as u64 / 2).map(entry).collect());
+            recent.begin().keep(vec![entry(7)]);
+            recent.changed([id(7)].iter());
+            assert_eq!(recent.take(id(7)), None);
         });
     }
 
     #[test]
     fn a_message_for_many_is_looked_up_again() {
         scheduled(|| {
-            let to: Vec<_> = (0..=RECIPIENTS_MAX).map(|_| ("b@bar.example", "bar")).collect();
-            let kept = Kept::new(message(1, &to), 1).expect("a message");
-            let at = Location { segment: 1, offset: 0, len: 1 };
             let recent = Recent::default();
-            recent.keep(recent.generation(), vec![(Entry { kept, at }, 5), entry(2)]);
+            let many = found(1, &[("b@bar.example", "bar"); RECIPIENTS_MAX + 1]);
+            recent.begin().keep(vec![many, entry(2)]);
             assert_eq!(recent.take(id(1)), None);
             assert!(recent.take(id(2)).is_some());
         });
@@ -115,10 +209,12 @@ mod tests {
     fn it_does_not_grow_without_end() {
         scheduled(|| {
             let recent = Recent::default();
-            for page in 0..60 {
-                recent.keep(0, (0..500).map(|n| entry(page * 500 + n)).collect());
+            for page in 0..100 {
+                recent.begin().keep((0..500).map(|n| entry(page * 500 + n)).collect());
             }
-            assert!(locked(&recent.0).entries.len() <= KEPT_MAX);
+            assert!(recent.get(id(49_999)).is_some(), "the newest stays");
+            let inner = locked(&recent.0);
+            assert!(inner.younger.len() + inner.older.len() <= KEPT_MAX);
         });
     }
 }

@@ -51,8 +51,8 @@ fn state() -> impl Strategy<Value = RecipientState> {
     ]
 }
 
-fn small_text() -> impl Strategy<Value = Option<Box<str>>> {
-    proptest::option::of("[!-~]{1,40}".prop_map(Into::into))
+fn small_text<T: From<String> + std::fmt::Debug>() -> impl Strategy<Value = Option<T>> {
+    proptest::option::of("[!-~]{1,40}".prop_map(T::from))
 }
 
 fn recipient() -> impl Strategy<Value = KeptRecipient> {
