@@ -6,7 +6,7 @@
 //!
 //! Keeps RFC 5321 §6.1 (a message is ours until another took it) and §4.5.3.2.6 (no reply means unknown).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,7 +17,9 @@ use futures::{FutureExt, StreamExt};
 
 use super::feed::Parcel;
 use super::lines::{self, Told};
-use crate::mail::{ForwardPath, Lease, Outcome, QueueId, RejectPolicy, ReplyText, Timestamp};
+use crate::mail::{
+    ForwardPath, Lease, Outcome, QueueId, Recipient, RejectPolicy, ReplyText, Timestamp,
+};
 use crate::provider::office::Office;
 use crate::provider::policy::Window;
 use crate::provider::report::is_told_of_relaying;
@@ -36,7 +38,7 @@ struct Flight {
     id: QueueId,
     size: u64,
     recipients: Vec<(u32, ForwardPath)>,
-    /// Those whose delivery we have to report, since the server will not.
+    /// Whether we have to report its delivery, since the server will not; empty if that is so for nobody.
     told_of_relaying: Vec<bool>,
     arrived: Timestamp,
     message_id: Option<Arc<str>>,
@@ -53,6 +55,8 @@ struct Flight {
 struct Seen {
     /// Parcels not yet settled.
     open: u32,
+    /// Its last parcel was opened.
+    is_whole: bool,
     /// Somebody of it stays in the queue.
     stays: bool,
     /// Counted as delivered.
@@ -97,8 +101,9 @@ pub(super) struct Books {
     window: Window,
     rejects: RejectPolicy,
     path: &'static str,
-    flights: HashMap<u64, Flight>,
-    seen: HashMap<QueueId, Seen>,
+    // Both grow at one end and shrink at the other, more or less, so neighbours lie together.
+    flights: BTreeMap<u64, Flight>,
+    seen: BTreeMap<QueueId, Seen>,
     kept: usize,
     /// In the window: parcels and octets.
     parcels: u64,
@@ -125,8 +130,8 @@ impl Books {
             window,
             rejects,
             path,
-            flights: HashMap::new(),
-            seen: HashMap::new(),
+            flights: BTreeMap::new(),
+            seen: BTreeMap::new(),
             kept: 0,
             parcels: 0,
             octets: 0,
@@ -169,14 +174,17 @@ impl Books {
     pub(super) fn open(&mut self, parcel: &mut Parcel, has_dsn: bool) {
         let size = parcel.outgoing.size;
         let envelope = &parcel.outgoing.envelope;
-        let told_of_relaying = envelope
-            .recipients
-            .iter()
-            .map(|r| !has_dsn && is_told_of_relaying(&envelope.reverse_path, r.notify))
-            .collect();
+        let is_told =
+            |r: &Recipient| !has_dsn && is_told_of_relaying(&envelope.reverse_path, r.notify);
+        let told_of_relaying = match envelope.recipients.iter().any(is_told) {
+            true => envelope.recipients.iter().map(is_told).collect(),
+            false => Vec::new(),
+        };
         self.parcels += 1;
         self.octets += size;
-        self.seen.entry(parcel.id).or_default().open += 1;
+        let seen = self.seen.entry(parcel.id).or_default();
+        seen.open += 1;
+        seen.is_whole |= parcel.is_last;
         self.office.board.offered(parcel.id);
         self.flights.insert(
             parcel.outgoing.tag,
@@ -375,7 +383,7 @@ impl Books {
     fn leave(&mut self, id: QueueId) {
         let Some(seen) = self.seen.get_mut(&id) else { return };
         seen.open -= 1;
-        if seen.open > 0 {
+        if seen.open > 0 || !seen.is_whole {
             return;
         }
         self.office.board.settled(id);

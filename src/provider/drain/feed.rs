@@ -14,11 +14,11 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 
 use super::seven::{SevenBit, Trouble};
-use super::shares::transactions;
+use super::shares::{is_one_transaction, transactions};
 use crate::mail::{BodyKind, Envelope, ForwardPath, Lease, QueueId, Timestamp};
 use crate::provider::mime::Obstacle;
 use crate::smtp::sender::{Extensions, Outgoing, Unfit};
-use crate::store::{BodyReader, Head, Position, Store, StoreError};
+use crate::store::{BodyReader, Head, HeldRecipient, Position, Store, StoreError};
 
 /// Most octets of bodies read ahead, all together; one chunk of the store may come on top.
 pub(super) const AHEAD_BYTES_MAX: u64 = 256 << 10;
@@ -45,6 +45,8 @@ pub(super) struct Parcel {
     pub(super) was_deferred: bool,
     /// Octets of reading ahead that were set aside for it.
     room: u64,
+    /// No other parcel of its message comes after it.
+    pub(super) is_last: bool,
 }
 
 /// A parcel whose body is at hand.
@@ -56,6 +58,8 @@ pub(super) struct Laden {
 /// The octets of one message, read ahead by a chunk or more.
 pub(super) struct Body {
     reader: Option<Box<dyn BodyReader>>,
+    /// What it began with; for most messages that is all.
+    first: Option<Bytes>,
     chunks: VecDeque<Bytes>,
     held: u64,
     /// Octets not yet read from the store.
@@ -281,22 +285,36 @@ impl Feed {
         }
     }
 
-    fn split(&mut self, head: Head, offers: &Extensions) {
-        for some in transactions(&head.recipients, offers) {
-            let recipients = some.iter().map(|held| held.recipient.clone()).collect();
-            let envelope = Envelope { recipients, ..head.envelope.clone() };
-            let paths = some.iter().map(|r| (r.index, r.recipient.forward_path.clone()));
-            self.next_tag += 1;
-            let (facts, size) = (head.facts.clone(), head.facts.size);
-            self.parcels.push_back(Parcel {
-                id: head.id,
-                outgoing: Outgoing { tag: self.next_tag, envelope, facts, size },
-                recipients: paths.collect(),
-                arrived: head.arrived,
-                was_deferred: some.iter().all(|held| held.state.is_deferred()),
-                room: 0,
-            });
+    fn split(&mut self, mut head: Head, offers: &Extensions) {
+        let all = std::mem::take(&mut head.recipients);
+        if is_one_transaction(&all, offers) {
+            return self.load(head, all, true);
         }
+        let mut shares = transactions(&all, offers).into_iter().peekable();
+        while let Some(some) = shares.next() {
+            let some = some.into_iter().cloned().collect();
+            self.load(head.clone(), some, shares.peek().is_none());
+        }
+    }
+
+    /// Makes a parcel of a message for some of its recipients.
+    fn load(&mut self, head: Head, some: Vec<HeldRecipient>, is_last: bool) {
+        let path = |held: &HeldRecipient| (held.index, held.recipient.forward_path.clone());
+        let paths = some.iter().map(path).collect();
+        let was_deferred = some.iter().all(|held| held.state.is_deferred());
+        let recipients = some.into_iter().map(|held| held.recipient).collect();
+        let envelope = Envelope { recipients, ..head.envelope };
+        self.next_tag += 1;
+        let (tag, size, facts) = (self.next_tag, head.facts.size, head.facts);
+        self.parcels.push_back(Parcel {
+            id: head.id,
+            outgoing: Outgoing { tag, envelope, facts, size },
+            recipients: paths,
+            arrived: head.arrived,
+            was_deferred,
+            room: 0,
+            is_last,
+        });
     }
 }
 
@@ -365,6 +383,7 @@ async fn begun(
     }
     let mut body = Body {
         reader: None,
+        first: None,
         chunks: VecDeque::new(),
         held: 0,
         unread: size,
@@ -373,21 +392,22 @@ async fn begun(
     };
     if size > 0 {
         let chunk = reader.read().await?;
-        body.take_in(id, chunk)?;
+        body.check(id, &chunk)?;
+        body.first = Some(chunk);
     }
     body.reader = (body.unread > 0).then_some(reader);
     Ok(body)
 }
 
 impl Body {
-    fn take_in(&mut self, id: QueueId, chunk: Bytes) -> Result<(), StoreError> {
+    /// Counts the next chunk as held.
+    fn check(&mut self, id: QueueId, chunk: &Bytes) -> Result<(), StoreError> {
         let octets = chunk.len() as u64;
         if octets == 0 || octets > self.unread {
             return Err(StoreError::Corrupt(id));
         }
         self.unread -= octets;
         self.held += octets;
-        self.chunks.push_back(chunk);
         Ok(())
     }
 
@@ -408,8 +428,11 @@ impl Body {
         let Some(reading) = self.reading.as_mut() else { return false };
         let Poll::Ready((reader, chunk)) = reading.poll_unpin(context) else { return false };
         self.reading = None;
-        match chunk.and_then(|chunk| self.take_in(id, chunk)) {
-            Ok(()) => self.reader = (self.unread > 0).then_some(reader),
+        match chunk.and_then(|chunk| self.check(id, &chunk).map(|()| chunk)) {
+            Ok(chunk) => {
+                self.chunks.push_back(chunk);
+                self.reader = (self.unread > 0).then_some(reader);
+            }
             Err(error) => self.trouble = Some(error),
         }
         true
@@ -420,7 +443,7 @@ impl Body {
     /// # Errors
     /// The body cannot be read to its end.
     pub(super) fn take(&mut self) -> Result<Option<(Bytes, bool)>, StoreError> {
-        if let Some(chunk) = self.chunks.pop_front() {
+        if let Some(chunk) = self.first.take().or_else(|| self.chunks.pop_front()) {
             self.held -= chunk.len() as u64;
             let is_last = self.chunks.is_empty() && self.unread == 0;
             return Ok(Some((chunk, is_last)));

@@ -18,7 +18,7 @@ use crate::smtp::sender::{EndKind, Input, Unfit, Want};
 use crate::store::{Head, StoreError};
 
 /// No more is put into the outbox than this and one chunk of the store, in octets.
-const OUTBOX_BYTES_MAX: usize = 128 << 10;
+const OUTBOX_BYTES_MAX: usize = 64 << 10;
 /// How long a server that lacks an extension may be mended before mail that needs it fails (requirements,
 /// section 8).
 const GRACE: u64 = 24 * 3600;

@@ -6,8 +6,13 @@
 //!
 //! Keeps RFC 1870 §6, RFC 3461 §5.2.1 (parameters go on unchanged), RFC 6152 §3, RFC 6531 §3.2 and §3.4.
 
+use std::fmt::Write;
+
 use super::extensions::Extensions;
 use crate::mail::{BodyKind, ContentFacts, Envelope, Notify, Recipient, Ret};
+
+/// Octets of most command lines; a longer one grows.
+const LINE_BYTES: usize = 96;
 
 /// One transaction to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,9 +127,13 @@ impl Outgoing {
     /// `MAIL FROM:<…>` with its parameters and CRLF.
     #[must_use]
     pub fn mail_line(&self, offers: &Extensions) -> String {
-        let mut line = format!("MAIL FROM:<{}>", self.envelope.reverse_path);
+        let mut line = String::with_capacity(LINE_BYTES);
+        for part in ["MAIL FROM:<", self.envelope.reverse_path.as_str(), ">"] {
+            line.push_str(part);
+        }
         if offers.size.is_some() {
-            line.push_str(&format!(" SIZE={}", self.size));
+            // Writing to a text does not fail.
+            let _ = write!(line, " SIZE={}", self.size);
         }
         let is_8bit = self.facts.has_8bit_body || self.facts.has_8bit_header;
         if offers.eight_bit_mime && (is_8bit || self.envelope.body == BodyKind::EightBitMime) {
@@ -154,7 +163,10 @@ impl Outgoing {
 /// `RCPT TO:<…>` with its parameters and CRLF.
 #[must_use]
 pub fn rcpt_line(recipient: &Recipient, offers: &Extensions) -> String {
-    let mut line = format!("RCPT TO:<{}>", recipient.forward_path);
+    let mut line = String::with_capacity(LINE_BYTES);
+    for part in ["RCPT TO:<", recipient.forward_path.as_str(), ">"] {
+        line.push_str(part);
+    }
     if offers.dsn {
         if let Some(notify) = recipient.notify {
             line.push_str(" NOTIFY=");

@@ -5,6 +5,8 @@
 //! [`REPLY_BYTES_MAX`] whatever the peer sends. Keeps RFC 5321 §4.2 and §4.2.1 (codes, multi-line replies) and
 //! §2.3.8 (CRLF is the only line end).
 
+use std::fmt::Write;
+
 use memchr::memchr;
 
 use crate::mail::ReplyText;
@@ -63,10 +65,11 @@ impl PeerReply {
             return ReplyText::clean(&self.code.to_string());
         }
         // More than what is kept need not be cleaned; a reply may have 64 KiB.
-        let mut line = format!("{} ", self.code);
-        for c in self.text.chars().take(ReplyText::BYTES_MAX) {
-            line.push(if c == '\n' { ' ' } else { c });
-        }
+        let mut line = String::with_capacity(4 + self.text.len().min(ReplyText::BYTES_MAX));
+        // Writing to a text does not fail.
+        let _ = write!(line, "{} ", self.code);
+        let kept = self.text.chars().take(ReplyText::BYTES_MAX);
+        line.extend(kept.map(|c| if c == '\n' { ' ' } else { c }));
         ReplyText::clean(&line)
     }
 }

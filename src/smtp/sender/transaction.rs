@@ -4,6 +4,8 @@
 //! before the content marks nobody. Keeps RFC 5321 §3.3, §4.2.1 (the first digit decides) and §3.8 (a lost
 //! connection is no refusal).
 
+use std::collections::BTreeMap;
+
 use super::reply_in::PeerReply;
 use super::{Action, Fate};
 use crate::mail::Outcome;
@@ -23,8 +25,9 @@ pub(super) struct Transaction {
     answered: usize,
     /// A refusal of MAIL, which is one of everybody.
     mail_refused: Option<Outcome>,
-    /// Refusals of RCPT.
-    refused: Vec<Option<Outcome>>,
+    recipients: usize,
+    /// Refusals of RCPT, by place; most transactions have none.
+    refused: BTreeMap<usize, Outcome>,
     /// What was said of the content: a refusal of DATA or of a chunk, or the final reply.
     content: Option<Outcome>,
     /// Where the first octet of the content stands in all that was emitted.
@@ -56,7 +59,8 @@ impl Transaction {
             accepted: 0,
             answered: 0,
             mail_refused: None,
-            refused: vec![None; recipients],
+            recipients,
+            refused: BTreeMap::new(),
             content: None,
             content_begun: None,
             content_end: None,
@@ -74,12 +78,10 @@ impl Transaction {
         self.answered += 1;
         if reply.class() == 2 {
             self.accepted += 1;
-        } else if let Some(place) = self.refused.get_mut(recipient) {
-            *place = Some(if is_too_many(reply, self.accepted) {
-                Outcome::Later(reply.said())
-            } else {
-                refusal(reply)
-            });
+        } else {
+            let is_too_many = is_too_many(reply, self.accepted);
+            let outcome = if is_too_many { Outcome::Later(reply.said()) } else { refusal(reply) };
+            self.refused.insert(recipient, outcome);
         }
     }
 
@@ -104,7 +106,7 @@ impl Transaction {
 
     /// Whether more content would be in vain.
     pub(super) fn is_hopeless(&self) -> bool {
-        let nobody = self.answered == self.refused.len() && self.accepted == 0;
+        let nobody = self.answered == self.recipients && self.accepted == 0;
         self.mail_refused.is_some() || self.content.is_some() || nobody
     }
 
@@ -121,12 +123,12 @@ impl Transaction {
     }
 
     fn said(&self, recipient: usize) -> Option<Outcome> {
-        self.mail_refused.clone().or_else(|| self.refused[recipient].clone())
+        self.mail_refused.as_ref().or_else(|| self.refused.get(&recipient)).cloned()
     }
 
     /// Its orderly end.
     pub(super) fn finish(self, out: &mut Vec<Action>) {
-        for recipient in 0..self.refused.len() {
+        for recipient in 0..self.recipients {
             let fate = match self.said(recipient).or_else(|| self.content.clone()) {
                 Some(outcome) if !self.is_withdrawn => Fate::Said(outcome),
                 _ => Fate::Untouched,
@@ -141,7 +143,7 @@ impl Transaction {
     pub(super) fn cut(self, left: u64, in_order: bool, out: &mut Vec<Action>) {
         let has_ended = self.content_end.is_some_and(|end| end <= left);
         let has_begun = self.content_begun.is_some_and(|begun| begun < left);
-        for recipient in 0..self.refused.len() {
+        for recipient in 0..self.recipients {
             let fate = match self.said(recipient).or_else(|| self.content.clone()) {
                 _ if in_order => Fate::Untouched,
                 Some(outcome) if has_ended => Fate::Said(outcome),

@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 use crate::mail::QueueId;
 use crate::store::{Answer, BodyReader, BodyWriter, StoreError};
@@ -191,63 +192,66 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// The rest of the frame that holds `place`, read into `room` if that is large enough. `Ok(None)`: not what was
-    /// written.
-    pub(crate) fn next(&mut self, room: &mut BytesMut) -> io::Result<Option<Bytes>> {
-        self.take(room, |file, octets, offset| file.read_at(octets, offset))
+    /// Octets of memory that reading the next frame takes.
+    fn need(&self) -> usize {
+        let begin = self.place / BODY_BYTES_MAX as u64 * BODY_BYTES_MAX as u64;
+        match self.size.saturating_sub(begin) {
+            _ if self.place >= self.size => 0,
+            left => FRAME_BYTES + usize::try_from(left).unwrap_or(usize::MAX).min(BODY_BYTES_MAX),
+        }
+    }
+
+    /// The rest of the frame that holds `place`; nothing at the end. `Ok(None)`: not what was written.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Bytes>> {
+        self.take(|file, octets, offset| file.read_at(octets, offset))
     }
 
     /// The same if the system has it in memory; `None` otherwise, and also if anything is wrong with it: who waits
     /// for the disk finds that out and says it.
     fn next_at_once(&mut self) -> Option<Bytes> {
         let waits = || io::Error::from(io::ErrorKind::WouldBlock);
-        let read = |file: &dyn DiskFile, octets: &mut [u8], at| {
-            file.read_at_once(octets, at).ok_or_else(waits)
-        };
-        self.take(&mut BytesMut::new(), read).ok().flatten()
-    }
-
-    /// Octets that reading the first frame of a body of `size` octets takes.
-    fn first_bytes(size: u64) -> usize {
-        match usize::try_from(size) {
-            Ok(0) => 0,
-            size => FRAME_BYTES + size.unwrap_or(usize::MAX).min(BODY_BYTES_MAX),
-        }
+        self.take(|file, octets, at| file.read_at_once(octets, at).ok_or_else(waits)).ok().flatten()
     }
 
     fn take(
         &mut self,
-        room: &mut BytesMut,
         read: impl Fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>,
     ) -> io::Result<Option<Bytes>> {
-        if self.place >= self.size {
-            return Ok(Some(Bytes::new()));
+        let mut octets = vec![0; self.need()];
+        let Some(part) = self.read_into(&mut octets, read)? else { return Ok(None) };
+        let mut octets = Bytes::from(octets);
+        octets.truncate(part.end);
+        octets.advance(part.start);
+        Ok(Some(octets))
+    }
+
+    /// Reads the next frame into `octets`, of which there are [`Frames::need`], and says which of them are content.
+    fn read_into(
+        &mut self,
+        octets: &mut [u8],
+        read: impl Fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<Option<Range<usize>>> {
+        if octets.is_empty() {
+            return Ok(Some(0..0));
         }
         let number = self.place / BODY_BYTES_MAX as u64;
         let begin = number * BODY_BYTES_MAX as u64;
-        let content = usize::try_from(self.size - begin).unwrap_or(usize::MAX).min(BODY_BYTES_MAX);
-        let need = FRAME_BYTES + content;
-        let mut octets =
-            if room.len() < need { BytesMut::zeroed(need) } else { room.split_to(need) };
-        let got = read(&*self.file, &mut octets, self.at.offset + frame::body_offset(number))?;
-        octets.truncate(got);
-        let Ok(sound) = frame::body(&octets, &self.nonce, self.id, number) else { return Ok(None) };
-        if sound.len() != content {
-            return Ok(None);
+        let got = read(&*self.file, octets, self.at.offset + frame::body_offset(number))?;
+        let content = octets.len() - FRAME_BYTES;
+        match frame::body(&octets[..got], &self.nonce, self.id, number) {
+            Ok(sound) if sound.len() == content => {}
+            _ => return Ok(None),
         }
         let skip = usize::try_from(self.place - begin).unwrap_or(usize::MAX);
         self.place = begin + content as u64;
-        octets.advance(FRAME_BYTES + skip);
-        Ok(Some(octets.freeze()))
+        Ok(Some(FRAME_BYTES + skip..octets.len()))
     }
-}
 
-impl Frames {
     /// A few frames more. What is wrong with one is found out, and said, when that one is asked for.
     fn ahead(&mut self) -> VecDeque<Bytes> {
         let mut ready = VecDeque::new();
         while ready.len() < AHEAD_FRAMES && self.place < self.size {
-            match self.next(&mut BytesMut::new()) {
+            match self.next() {
                 Ok(Some(octets)) => ready.push_back(octets),
                 _ => break,
             }
@@ -260,8 +264,9 @@ impl Frames {
 pub(crate) struct Reader {
     shared: Weak<Shared>,
     frames: Option<Frames>,
-    /// Read along with the opening, so that a small message costs one visit to the blocking threads, and by later
-    /// visits beyond what was asked for.
+    /// Read along with the opening, so that a small message costs one visit to the blocking threads.
+    first: Option<Bytes>,
+    /// Read by later visits beyond what was asked for.
     ready: VecDeque<Bytes>,
     id: QueueId,
     size: u64,
@@ -270,44 +275,33 @@ pub(crate) struct Reader {
 impl Reader {
     /// Opens the body of `id` for reading from `offset`. Blocks.
     pub(crate) fn open(shared: &Arc<Shared>, id: QueueId, offset: u64) -> Result<Self, StoreError> {
-        let place = place_of(shared, id)?;
-        Self::open_there(shared, id, place, offset, &mut BytesMut::new())
+        let mut frames = frames_of(shared, id, place_of(shared, id)?, offset)?;
+        let first = frames.next();
+        Self::begun(shared, frames, first)
     }
 
     /// Opens these bodies. What is read of them at once lies side by side in memory, since many small pieces that
     /// one thread makes and another forgets are dear. Blocks.
     pub(crate) fn open_all(shared: &Arc<Shared>, ids: &[QueueId]) -> Vec<Result<Self, StoreError>> {
-        let places: Vec<_> = ids.iter().map(|id| place_of(shared, *id)).collect();
-        let need = places.iter().flatten().map(|(_, size)| Frames::first_bytes(*size)).sum();
-        let mut room = BytesMut::zeroed(need);
-        let opened = ids.iter().zip(places);
-        opened.map(|(id, place)| Self::open_there(shared, *id, place?, 0, &mut room)).collect()
-    }
-
-    fn open_there(
-        shared: &Arc<Shared>,
-        id: QueueId,
-        place: (Location, u64),
-        offset: u64,
-        room: &mut BytesMut,
-    ) -> Result<Self, StoreError> {
-        let (mut at, size) = place;
-        // A compaction may move the record between looking it up and opening its file.
-        for _ in 0..8 {
-            let found = shared.spool.file(at.segment);
-            let found = found.map_err(|e| StoreError::Transient(format!("opening a body: {e}")))?;
-            let Some((file, nonce)) = found else {
-                (at, _) = place_in_index(shared, id)?;
-                continue;
-            };
-            let mut frames = Frames { file, nonce, id, at, size, place: offset };
-            let shared = Arc::downgrade(shared);
-            let ready = [read(&mut frames, &shared, room)?].into();
-            return Ok(Self { shared, frames: Some(frames), ready, id, size });
+        let frames = |id: &QueueId| frames_of(shared, *id, place_of(shared, *id)?, 0);
+        let all: Vec<Result<Frames, StoreError>> = ids.iter().map(frames).collect();
+        let mut block = shared.blocks.take(all.iter().flatten().map(Frames::need).sum());
+        let (mut read, mut begin) = (Vec::with_capacity(all.len()), 0);
+        for frames in all {
+            read.push(frames.map(|mut frames| {
+                let place = &mut block.octets()[begin..begin + frames.need()];
+                let (here, octets) = (begin, place.len());
+                begin += octets;
+                let part = frames.read_into(place, |file, octets, at| file.read_at(octets, at));
+                (frames, part.map(|part| part.map(|part| here + part.start..here + part.end)))
+            }));
         }
-        let why = "its segment is missing".to_owned();
-        let _ = shared.ops.send(Op::SetAside { id, why });
-        Err(StoreError::Corrupt(id))
+        let whole = block.freeze();
+        let begun = read.into_iter().map(|one| {
+            let (frames, part) = one?;
+            Self::begun(shared, frames, part.map(|part| part.map(|part| whole.slice(part))))
+        });
+        begun.collect()
     }
 
     /// Opens the body of a record wherever the message is by now. The segment must not go away meanwhile. Blocks.
@@ -318,14 +312,47 @@ impl Reader {
         size: u64,
     ) -> Result<Self, StoreError> {
         shared.check()?;
-        let found = shared.spool.file(at.segment);
-        let found = found.map_err(|e| StoreError::Transient(format!("opening a body: {e}")))?;
-        let (file, nonce) = found.ok_or(StoreError::Corrupt(id))?;
+        let (file, nonce) = opened(shared, at)?.ok_or(StoreError::Corrupt(id))?;
         let mut frames = Frames { file, nonce, id, at, size, place: 0 };
-        let shared = Arc::downgrade(shared);
-        let ready = [read(&mut frames, &shared, &mut BytesMut::new())?].into();
-        Ok(Self { shared, frames: Some(frames), ready, id, size })
+        let first = frames.next();
+        Self::begun(shared, frames, first)
     }
+
+    fn begun(
+        shared: &Arc<Shared>,
+        frames: Frames,
+        first: io::Result<Option<Bytes>>,
+    ) -> Result<Self, StoreError> {
+        let shared = Arc::downgrade(shared);
+        let first = Some(sound(&frames, &shared, first)?);
+        let (id, size) = (frames.id, frames.size);
+        Ok(Self { shared, frames: Some(frames), first, ready: VecDeque::new(), id, size })
+    }
+}
+
+/// The file of the segment of a record, if it is there.
+fn opened(shared: &Shared, at: Location) -> Result<Option<(Arc<dyn DiskFile>, Nonce)>, StoreError> {
+    let transient = |e| StoreError::Transient(format!("opening a body: {e}"));
+    shared.spool.file(at.segment).map_err(transient)
+}
+
+/// The frames of a body, from `offset` on.
+fn frames_of(
+    shared: &Shared,
+    id: QueueId,
+    (mut at, size): (Location, u64),
+    place: u64,
+) -> Result<Frames, StoreError> {
+    // A compaction may move the record between looking it up and opening its file.
+    for _ in 0..8 {
+        if let Some((file, nonce)) = opened(shared, at)? {
+            return Ok(Frames { file, nonce, id, at, size, place });
+        }
+        (at, _) = place_in_index(shared, id)?;
+    }
+    let why = "its segment is missing".to_owned();
+    let _ = shared.ops.send(Op::SetAside { id, why });
+    Err(StoreError::Corrupt(id))
 }
 
 /// Where the record of `id` is or was a moment ago, and how many octets its body has.
@@ -346,12 +373,18 @@ fn place(entry: &Entry) -> Result<(Location, u64), StoreError> {
     Ok((entry.at, entry.kept.size))
 }
 
-fn read(
-    frames: &mut Frames,
+fn read(frames: &mut Frames, shared: &Weak<Shared>) -> Result<Bytes, StoreError> {
+    let octets = frames.next();
+    sound(frames, shared, octets)
+}
+
+/// What was read, if it is what was written; otherwise the message is set aside.
+fn sound(
+    frames: &Frames,
     shared: &Weak<Shared>,
-    room: &mut BytesMut,
+    read: io::Result<Option<Bytes>>,
 ) -> Result<Bytes, StoreError> {
-    match frames.next(room) {
+    match read {
         Ok(Some(octets)) => Ok(octets),
         Ok(None) => {
             if let Some(shared) = shared.upgrade() {
@@ -367,7 +400,7 @@ fn read(
 impl BodyReader for Reader {
     fn read(&mut self) -> Answer<'_, Bytes> {
         Box::pin(async {
-            if let Some(octets) = self.ready.pop_front() {
+            if let Some(octets) = self.first.take().or_else(|| self.ready.pop_front()) {
                 return Ok(octets);
             }
             let Some(mut frames) = self.frames.take() else {
@@ -384,7 +417,7 @@ impl BodyReader for Reader {
             }
             let shared = self.shared.clone();
             let (frames, octets, ready) = off(move || {
-                let octets = read(&mut frames, &shared, &mut BytesMut::new());
+                let octets = read(&mut frames, &shared);
                 let ready = if octets.is_ok() { frames.ahead() } else { VecDeque::new() };
                 (frames, octets, ready)
             })
@@ -414,7 +447,7 @@ pub(crate) fn copy_frames(
     let (file, nonce) = shared.spool.file(at.segment).map_err(transient)?.ok_or_else(closed)?;
     let mut frames = Frames { file, nonce, id, at, size, place: 0 };
     loop {
-        let octets = read(&mut frames, &Arc::downgrade(shared), &mut BytesMut::new())?;
+        let octets = read(&mut frames, &Arc::downgrade(shared))?;
         if octets.is_empty() {
             return Ok(());
         }

@@ -39,6 +39,16 @@ impl SledStore {
         Box::pin(off(move || work(&shared)))
     }
 
+    /// The same, for a drain; its turn comes when not too many others read.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Shared>) -> T + Send + 'static,
+    ) -> T {
+        let _turn = self.shared.readers.wait().await;
+        let shared = self.shared.clone();
+        off(move || work(&shared)).await
+    }
+
     async fn ask<T>(&self, op: impl FnOnce(Waiter<T>) -> Op) -> Result<T, StoreError> {
         self.shared.check()?;
         let (waiter, answer) = oneshot::channel();
@@ -130,21 +140,20 @@ impl Store for SledStore {
                 return Err(StoreError::LostLease);
             }
             let (customer, domains) = (lease.customer().clone(), lease.domains().to_vec());
-            self.off(move |shared| lookup::next(shared, &customer, &domains, after, limit)).await
+            self.read(move |shared| lookup::next(shared, &customer, &domains, after, limit)).await
         })
     }
 
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
         Box::pin(async move {
-            let opened = self.off(move |shared| Reader::open(shared, id, offset)).await?;
+            let opened = self.read(move |shared| Reader::open(shared, id, offset)).await?;
             Ok(Box::new(opened) as Box<dyn BodyReader>)
         })
     }
 
     fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
-        let shared = self.shared.clone();
-        Box::pin(off(move || {
-            let opened = Reader::open_all(&shared, &ids).into_iter();
+        Box::pin(self.read(move |shared| {
+            let opened = Reader::open_all(shared, &ids).into_iter();
             opened.map(|one| one.map(|reader| Box::new(reader) as Box<dyn BodyReader>)).collect()
         }))
     }

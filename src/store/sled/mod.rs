@@ -5,6 +5,7 @@
 //! ARCHITECTURE.md how the parts belong together. All blocking work happens on the committer's thread, on the
 //! keeper's, or on the threads of the `blocking` crate.
 
+mod blocks;
 mod body;
 mod check;
 mod committer;
@@ -42,6 +43,7 @@ mod state;
 #[path = "../../../tests/store_support/mod.rs"]
 mod support;
 mod sync;
+mod turns;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -55,6 +57,7 @@ use crate::store::StoreError;
 use crate::store::hints::Hints;
 use crate::store::leases::Leases;
 
+use blocks::Blocks;
 use committer::{Committer, Op};
 use disk::{Disk, RealDisk};
 use indexer::Indexer;
@@ -64,6 +67,7 @@ use shared::{Shared, closed, locked};
 use spool::Spool;
 use state::Layout;
 use sync::{AtomicU64, Builder, JoinHandle, Mutex, RwLock, Sender, channel};
+use turns::Turns;
 
 /// What an answer of success means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +81,9 @@ pub enum Durability {
 
 /// Segments are this large at least, however small the disk is.
 const SEGMENT_BYTES_MIN: u64 = 256 * 1024;
+
+/// Readings for drains at once: enough to keep a disk busy, and no thread for each of hundreds of drains.
+const READERS_MAX: usize = 8;
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -267,6 +274,8 @@ impl SledStore {
             flushed: Mutex::new((0, 0)),
             applied: Mutex::new(applied),
             sync_micros: AtomicU64::new(0),
+            blocks: Blocks::default(),
+            readers: Turns::new(READERS_MAX),
             buffered: AtomicU64::new(0),
             ops,
             compacting: Mutex::new(()),

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustix::fs::FlockOperation;
 
 use crate::mail::{Customer, QueueId};
@@ -265,7 +265,7 @@ struct Body(Frames);
 
 impl BodyReader for Body {
     fn read(&mut self) -> Answer<'_, Bytes> {
-        let octets = match self.0.next(&mut BytesMut::new()) {
+        let octets = match self.0.next() {
             Ok(Some(octets)) => Ok(octets),
             Ok(None) => Err(StoreError::Corrupt(self.0.id)),
             Err(error) => Err(StoreError::Transient(format!("reading a body: {error}"))),

@@ -16,6 +16,7 @@ use crate::store::tally::Tally;
 use crate::store::{Count, StoreError};
 
 use super::Options;
+use super::blocks::Blocks;
 use super::committer::Op;
 use super::disk::Disk;
 use super::index::Index;
@@ -25,6 +26,7 @@ use super::spool::Spool;
 use super::sync::{
     AtomicU64, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Sender,
 };
+use super::turns::Turns;
 
 /// How far the index follows the spool and the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -78,6 +80,10 @@ pub(crate) struct Shared {
     /// The journal's place up to which the index is in the system's hands.
     pub(crate) flushed: Mutex<(u64, u64)>,
     pub(crate) sync_micros: AtomicU64,
+    /// What is read of many bodies at once.
+    pub(crate) blocks: Blocks,
+    /// Those who look messages up and read them for drains: more at once would only be in each other's way.
+    pub(crate) readers: Turns,
     /// Octets of bodies that wait in memory.
     pub(crate) buffered: AtomicU64,
     pub(crate) ops: Sender<Op>,
