@@ -20,21 +20,21 @@ use crate::provider::board::LastDrain;
 use crate::provider::drain::Way;
 use crate::provider::{Drain, Errand, Office};
 
-/// Octets read at once. Replies are short, and thousands of held connections each have such a place.
-const READ_BYTES: usize = 2 << 10;
+/// Octets read at once, onto the stack: thousands of held connections would each have to keep such a place.
+const READ_BYTES: usize = 4 << 10;
 /// Rounds of work before other tasks get their turn.
 const ROUNDS_MAX: usize = 32;
 /// Octets written before other tasks get their turn: among many drains none gets far ahead, whatever the sizes of its
 /// messages and of the socket's buffer.
-const TURN_BYTES_MAX: usize = 128 << 10;
+const TURN_BYTES_MAX: usize = 64 << 10;
 /// How long closing in order may take; nothing depends on it any more.
 const CLOSE_SECONDS_MAX: Duration = Duration::from_secs(5);
 
 /// Drains a reversed connection (RFC 2645 §5.3), to its end, and hands the lease back.
 pub async fn deliver(reversed: Reversed, office: &Arc<Office>, stop: &Stop) -> LastDrain {
     let (wire, lease) = reversed.into_parts();
-    let drain = Drain::begin(office.clone(), lease, Way::Atrn, wire.tls.is_some()).await;
-    carried(wire, drain, office, stop).await
+    let drain = Box::pin(Drain::begin(office.clone(), lease, Way::Atrn, wire.tls.is_some())).await;
+    carried(wire, Box::new(drain), office, stop).await
 }
 
 /// Drains a connection that we opened and that has not been greeted yet, to its end, and hands the lease back.
@@ -44,8 +44,8 @@ pub async fn deliver_dialed(
     office: &Arc<Office>,
     stop: &Stop,
 ) -> LastDrain {
-    let drain = Drain::begin(office.clone(), lease, Way::Etrn, wire.tls.is_some()).await;
-    carried(wire, drain, office, stop).await
+    let drain = Box::pin(Drain::begin(office.clone(), lease, Way::Etrn, wire.tls.is_some())).await;
+    carried(wire, Box::new(drain), office, stop).await
 }
 
 /// Drains a connection that we opened and that was greeted (RFC 1985 §5.1), to its end, and hands the lease back.
@@ -58,15 +58,21 @@ pub async fn deliver_opened(
     stop: &Stop,
 ) -> LastDrain {
     let is_under_tls = wire.tls.is_some();
-    let drain = Drain::begin_opened(office.clone(), lease, way, is_under_tls, peer_name).await;
-    carried(wire, drain, office, stop).await
+    let drain = Drain::begin_opened(office.clone(), lease, way, is_under_tls, peer_name);
+    let drain = Box::pin(drain).await;
+    carried(wire, Box::new(drain), office, stop).await
 }
 
-async fn carried(mut wire: Wire, mut drain: Drain, office: &Arc<Office>, stop: &Stop) -> LastDrain {
-    carry(&mut *wire.stream, &mut drain, stop).await;
+async fn carried(
+    mut wire: Wire,
+    mut drain: Box<Drain>,
+    office: &Arc<Office>,
+    stop: &Stop,
+) -> LastDrain {
+    carry(&mut *wire.stream, &mut *drain, stop).await;
     let patience = office.world.wait(CLOSE_SECONDS_MAX);
     // The outcome is settled first: a peer that does not close must not hold the lease.
-    let last = drain.finish().await;
+    let last = Box::pin(drain.finish()).await;
     office.watch.drained(&last, office.world.now());
     select(wire.stream.close(), patience).await;
     last
@@ -78,7 +84,6 @@ pub async fn carry(wire: &mut dyn Stream, errand: &mut dyn Errand, stop: &Stop) 
         wire,
         errand,
         stop: Some(stop.given().boxed()),
-        place: vec![0; READ_BYTES],
         reads: true,
         writes: true,
         flushes: false,
@@ -92,7 +97,6 @@ struct Carrier<'a> {
     wire: &'a mut dyn Stream,
     errand: &'a mut dyn Errand,
     stop: Option<BoxFuture<'a, ()>>,
-    place: Vec<u8>,
     reads: bool,
     writes: bool,
     /// Something was written that was not flushed.
@@ -134,10 +138,11 @@ impl Carrier<'_> {
         if !self.reads {
             return false;
         }
-        match Pin::new(&mut *self.wire).poll_read(context, &mut self.place) {
+        let mut place = [0; READ_BYTES];
+        match Pin::new(&mut *self.wire).poll_read(context, &mut place) {
             Poll::Pending => false,
             Poll::Ready(Ok(octets)) if octets > 0 => {
-                self.errand.received(&self.place[..octets]);
+                self.errand.received(&place[..octets]);
                 true
             }
             // The end of the stream, and an error is one, too. What had come before was read before.

@@ -173,24 +173,26 @@ impl Caller {
     /// roles reverse.
     async fn serve(mut self, host: &Host) -> io::Result<()> {
         let policy = host.office.policy();
-        self.unmask(&policy, host).await?;
+        // Each of these has memory of its own, which goes when it is over: what waits for hours is the talk or the drain, and
+        // never has the room of both.
+        Box::pin(self.unmask(&policy, host)).await?;
         let Place { door, implicit_tls, .. } = self.place;
         if !policy.admits(door, self.peer.ip()) {
-            self.refuse(Refusal::NotAdmitted, host).await;
+            Box::pin(self.refuse(Refusal::NotAdmitted, host)).await;
             return Ok(());
         }
         let (all, each) = (policy.sessions_max.min(self.fit), policy.sessions_per_address);
         let Some(seat) = host.office.board.enter(door, self.peer.ip(), all, each) else {
-            self.refuse(Refusal::TooManySessions, host).await;
+            Box::pin(self.refuse(Refusal::TooManySessions, host)).await;
             return Ok(());
         };
         self.seated = None;
         keep_alive(&self.stream);
         let wire = Wire { stream: Box::new(Socket(self.stream)), peer: self.peer, tls: None };
-        let wire = if implicit_tls { secure(wire, host).await? } else { wire };
-        if let Some(reversed) = converse(wire, door, host).await? {
+        let wire = if implicit_tls { Box::pin(secure(wire, host)).await? } else { wire };
+        if let Some(reversed) = Box::pin(converse(wire, door, host)).await? {
             drop(seat);
-            deliver(reversed, &host.office, &host.stop).await;
+            Box::pin(deliver(reversed, &host.office, &host.stop)).await;
         }
         Ok(())
     }

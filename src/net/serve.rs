@@ -127,19 +127,19 @@ impl Talk<'_> {
             let question = self.perform(&mut actions).await?;
             step = match (step, question) {
                 (Step::Stay(session), Some(Question::Turn(request))) => {
-                    self.turn(session, request, &mut actions).await?
+                    Box::pin(self.turn(session, request, &mut actions)).await?
                 }
                 (Step::Stay(session), Some(question)) => {
                     if matches!(question, Question::Commit(_) | Question::Login(_)) {
                         self.flush().await?;
                     }
-                    let answer = self.desk.answer(question).await;
+                    let answer = Box::pin(self.desk.answer(question)).await;
                     session.advance(Input::Answer(answer), &mut actions)
                 }
                 (Step::Stay(session), None) => self.listen(session, &mut actions).await?,
                 (Step::Upgrade(upgrade), _) => {
                     self.flush().await?;
-                    self.wire = secure(self.wire, self.host).await?;
+                    self.wire = Box::pin(secure(self.wire, self.host)).await?;
                     let facts: TlsFacts = self.wire.tls.clone().unwrap_or_default();
                     self.desk.secured(facts.clone());
                     self.spy.secured();
@@ -154,7 +154,7 @@ impl Talk<'_> {
                     return Ok(Some(self.wire.reverse(reversal)));
                 }
                 (Step::Close, _) => {
-                    self.goodbye().await;
+                    Box::pin(self.goodbye()).await;
                     return Ok(None);
                 }
             };
@@ -265,7 +265,9 @@ impl Talk<'_> {
         actions: &mut Vec<Action>,
     ) -> io::Result<Step> {
         self.flush().await?;
-        let mut early = [0u8; 512];
+        // It may take long, and then the room for reading is not needed.
+        self.buffer = Vec::new();
+        let mut early = [0u8; 64];
         let worth = Box::pin(self.desk.worth_deciding(&request));
         let stop = Box::pin(self.host.stop.given());
         let read = self.wire.stream.read(&mut early);
@@ -273,6 +275,7 @@ impl Talk<'_> {
             Either::Right((Either::Right((came, _)), _)) => Some(came),
             _ => None,
         };
+        self.buffer = vec![0; *READ_BYTES.start()];
         // Bytes behind ATRN end the wait; the session judges them (503), the turn is refused there.
         if let Some(came) = came {
             let input = match came {
@@ -284,7 +287,7 @@ impl Talk<'_> {
                 other => return Ok(other),
             };
         }
-        let answer = self.desk.answer(Question::Turn(request)).await;
+        let answer = Box::pin(self.desk.answer(Question::Turn(request))).await;
         Ok(session.advance(Input::Answer(answer), actions))
     }
 

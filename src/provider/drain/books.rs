@@ -160,6 +160,18 @@ impl Books {
         self.parcels == 0 && self.fresh.is_empty() && self.settling.is_empty()
     }
 
+    /// Gives back the room of what was recorded.
+    pub(super) fn rest(&mut self) {
+        self.fresh.shrink_to_fit();
+        // An empty tree keeps the room of its first branch.
+        if self.flights.is_empty() {
+            self.flights = BTreeMap::new();
+        }
+        if self.seen.is_empty() {
+            self.seen = BTreeMap::new();
+        }
+    }
+
     /// Whether so much was deferred that going on makes no sense.
     pub(super) fn is_flooded(&self) -> bool {
         self.deferred_in_a_row >= DEFERRED_IN_A_ROW_MAX

@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 
+use super::body::{Body, begun};
 use super::seven::{SevenBit, Trouble};
 use super::shares::{is_one_transaction, transactions};
 use crate::mail::{BodyKind, Envelope, ForwardPath, Lease, QueueId, Timestamp};
@@ -21,15 +21,13 @@ use crate::smtp::sender::{Extensions, Outgoing, Unfit};
 use crate::store::{BodyReader, Head, HeldRecipient, Position, Store, StoreError};
 
 /// Most octets of bodies read ahead, all together; one chunk of the store may come on top.
-pub(super) const AHEAD_BYTES_MAX: u64 = 256 << 10;
-/// Octets of the body under way that are held before no more is asked for; the reader may hold twice as much.
-const BODY_AHEAD_BYTES_MAX: u64 = 64 << 10;
+pub(super) const AHEAD_BYTES_MAX: u64 = 128 << 10;
 /// The largest chunk that a store gives, in octets.
 const CHUNK_BYTES_MAX: u64 = 64 << 10;
 /// Bodies opened ahead, half of them at once: a visit to the store costs more than a small body.
-const OPEN_MAX: usize = 64;
+const OPEN_MAX: usize = 32;
 /// Messages asked for at once; with less than half of that left it asks again.
-const PAGE: usize = 128;
+const PAGE: usize = 64;
 /// The first page is short, so that the first message does not wait for the others to be looked up.
 const FIRST_PAGE: usize = 2;
 
@@ -55,24 +53,8 @@ pub(super) struct Laden {
     pub(super) body: Body,
 }
 
-/// The octets of one message, read ahead by a chunk or more.
-pub(super) struct Body {
-    reader: Option<Box<dyn BodyReader>>,
-    /// What it began with; for most messages that is all.
-    first: Option<Bytes>,
-    chunks: VecDeque<Bytes>,
-    held: u64,
-    /// Octets not yet read from the store.
-    unread: u64,
-    reading: Option<BoxFuture<'static, Read>>,
-    /// It could not be read on.
-    trouble: Option<StoreError>,
-}
-
 /// A parcel, and its body or why there is none.
 type Opened = (Parcel, Result<Body, Fault>);
-
-type Read = (Box<dyn BodyReader>, Result<Bytes, StoreError>);
 
 /// What [`Feed::poll`] came upon.
 pub(super) enum News {
@@ -146,6 +128,14 @@ impl Feed {
         self.page_length = FIRST_PAGE;
         self.is_dry = false;
         self.has_begun = false;
+    }
+
+    /// Gives back the room of what was handed out.
+    pub(super) fn rest(&mut self) {
+        self.heads.shrink_to_fit();
+        self.parcels.shrink_to_fit();
+        self.opened.shrink_to_fit();
+        self.laden.shrink_to_fit();
     }
 
     /// Gives up: nothing more is read.
@@ -370,88 +360,4 @@ async fn converted(
 enum Fault {
     Store(StoreError),
     Unfit(Unfit, Option<Obstacle>),
-}
-
-/// A body with its first chunk.
-async fn begun(
-    mut reader: Box<dyn BodyReader>,
-    id: QueueId,
-    size: u64,
-) -> Result<Body, StoreError> {
-    if reader.size() != size {
-        return Err(StoreError::Corrupt(id));
-    }
-    let mut body = Body {
-        reader: None,
-        first: None,
-        chunks: VecDeque::new(),
-        held: 0,
-        unread: size,
-        reading: None,
-        trouble: None,
-    };
-    if size > 0 {
-        let chunk = reader.read().await?;
-        body.check(id, &chunk)?;
-        body.first = Some(chunk);
-    }
-    body.reader = (body.unread > 0).then_some(reader);
-    Ok(body)
-}
-
-impl Body {
-    /// Counts the next chunk as held.
-    fn check(&mut self, id: QueueId, chunk: &Bytes) -> Result<(), StoreError> {
-        let octets = chunk.len() as u64;
-        if octets == 0 || octets > self.unread {
-            return Err(StoreError::Corrupt(id));
-        }
-        self.unread -= octets;
-        self.held += octets;
-        Ok(())
-    }
-
-    /// Reads on; true if something moved.
-    pub(super) fn poll(&mut self, id: QueueId, context: &mut Context<'_>) -> bool {
-        if self.reading.is_none()
-            && self.held < BODY_AHEAD_BYTES_MAX
-            && let Some(mut reader) = self.reader.take()
-        {
-            self.reading = Some(
-                async move {
-                    let chunk = reader.read().await;
-                    (reader, chunk)
-                }
-                .boxed(),
-            );
-        }
-        let Some(reading) = self.reading.as_mut() else { return false };
-        let Poll::Ready((reader, chunk)) = reading.poll_unpin(context) else { return false };
-        self.reading = None;
-        match chunk.and_then(|chunk| self.check(id, &chunk).map(|()| chunk)) {
-            Ok(chunk) => {
-                self.chunks.push_back(chunk);
-                self.reader = (self.unread > 0).then_some(reader);
-            }
-            Err(error) => self.trouble = Some(error),
-        }
-        true
-    }
-
-    /// The next chunk, and whether it is the last one; an empty body has one empty chunk. `None`: not yet.
-    ///
-    /// # Errors
-    /// The body cannot be read to its end.
-    pub(super) fn take(&mut self) -> Result<Option<(Bytes, bool)>, StoreError> {
-        if let Some(chunk) = self.first.take().or_else(|| self.chunks.pop_front()) {
-            self.held -= chunk.len() as u64;
-            let is_last = self.chunks.is_empty() && self.unread == 0;
-            return Ok(Some((chunk, is_last)));
-        }
-        match self.trouble.take() {
-            Some(error) => Err(error),
-            None if self.unread == 0 => Ok(Some((Bytes::new(), true))),
-            None => Ok(None),
-        }
-    }
 }

@@ -8,6 +8,7 @@
 //! Keeps RFC 2645 §5.3; RFC 5321 §4.5.3.2 (time-outs), §4.5.4.1 (a new call is a new attempt), §6.1; decisions
 //! D-10 to D-16 of the requirements.
 
+mod body;
 mod books;
 mod clockwork;
 mod feed;
@@ -30,9 +31,10 @@ use super::policy::DrainRules;
 use crate::mail::{ClientProfile, Customer, Lease, Timestamp};
 use crate::smtp::sender::{Action, EndKind, Input, Sender, Style};
 use crate::store::{Changed, StoreError};
+use body::Body;
 use books::Books;
 use clockwork::Clockwork;
-use feed::{Body, Feed};
+use feed::Feed;
 
 /// How the customer was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -186,7 +188,7 @@ impl Drain {
 
     /// Records what is known, hands the lease back, and says how it went. To be called once the errand is over,
     /// or was given up.
-    pub async fn finish(mut self) -> LastDrain {
+    pub async fn finish(mut self: Box<Self>) -> LastDrain {
         self.tell(Input::Ended);
         if let Err(error) = self.books.finish().await
             && !matches!(error, StoreError::LostLease)
@@ -223,8 +225,8 @@ impl Drain {
     }
 
     /// All futures that share the lease end here, so that it is ours alone again.
-    async fn release(self) {
-        let Self { office, lease, feed, feeding, books, renewing, hints, .. } = self;
+    async fn release(self: Box<Self>) {
+        let Self { office, lease, feed, feeding, books, renewing, hints, .. } = *self;
         drop((feed, feeding, books, renewing, hints));
         if let Ok(lease) = Arc::try_unwrap(lease)
             && let Err(error) = office.store.release(lease).await
@@ -270,6 +272,15 @@ impl Drain {
         if self.office.servers.learn_profile(self.lease.customer(), ClientProfile::Standard) {
             self.keep_lesson();
         }
+    }
+
+    /// Gives back the room of busier moments: thousands of held customers must not each keep it.
+    fn rest(&mut self) {
+        self.outbox.rest();
+        self.feed.rest();
+        self.books.rest();
+        self.sender.rest();
+        self.actions.shrink_to_fit();
     }
 
     /// Begins no further message; what is under way is finished.

@@ -147,7 +147,7 @@ impl Drain {
         match self.clockwork.hold() {
             Held::Quiet => {
                 self.is_holding = true;
-                self.outbox.rest();
+                self.rest();
                 false
             }
             Held::Leave => {

@@ -272,6 +272,13 @@ impl Sender {
         &self.style
     }
 
+    /// Gives back the room of what is over.
+    pub fn rest(&mut self) {
+        self.expected.shrink_to_fit();
+        self.script.shrink_to_fit();
+        self.transactions.shrink_to_fit();
+    }
+
     /// What it could use now.
     #[must_use]
     pub fn wants(&self) -> Want {

@@ -5,7 +5,7 @@
 //! (RFC 5321 §2.3.8): what a lax reader would take for a line end could hide the end of the data.
 
 use bytes::Bytes;
-use memchr::memchr2_iter;
+use memchr::memchr_iter;
 
 /// The content has a CR or LF that is not half of a CRLF, and so cannot be sent by DATA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,39 +37,35 @@ impl Stuffer {
     /// # Errors
     /// [`BareLineEnd`]; nothing of this chunk may be sent.
     pub fn stuff(&mut self, chunk: Bytes) -> Result<Bytes, BareLineEnd> {
+        let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { return Ok(chunk) };
         let mut places = Vec::new();
-        let mut next_line = 0;
-        match (self.at, chunk.first()) {
-            (_, None) => return Ok(chunk),
-            (At::AfterCr, Some(b'\n')) | (At::Inside, Some(_)) => {}
-            (At::AfterCr, Some(_)) => return Err(BareLineEnd),
-            (At::LineStart, Some(b'.')) => places.push(0),
-            (At::LineStart, Some(_)) => {}
+        let was = self.at;
+        match (was, first) {
+            (At::AfterCr, b'\n') | (At::Inside, _) => {}
+            (At::AfterCr, _) => return Err(BareLineEnd),
+            (At::LineStart, b'.') => places.push(0),
+            (At::LineStart, _) => {}
         }
-        let mut hits = memchr2_iter(b'\r', b'\n', &chunk);
-        if self.at == At::AfterCr {
-            hits.next();
-            next_line = 1;
-            if chunk.get(1) == Some(&b'.') {
-                places.push(1);
-            }
-        }
-        self.at = At::Inside;
-        while let Some(cr) = hits.next() {
-            if chunk[cr] != b'\r' {
-                return Err(BareLineEnd);
-            }
-            match hits.next() {
-                Some(lf) if lf == cr + 1 && chunk[lf] == b'\n' => next_line = lf + 1,
-                None if cr + 1 == chunk.len() => self.at = At::AfterCr,
+        // Line feeds are looked at one by one, and each ends a CRLF; then there must be no other CR.
+        let mut pairs = 0;
+        for feed in memchr_iter(b'\n', &chunk) {
+            match feed.checked_sub(1).map(|before| chunk[before]) {
+                Some(b'\r') => pairs += 1,
+                None if was == At::AfterCr => {}
                 _ => return Err(BareLineEnd),
             }
-            if self.at == At::Inside && chunk.get(next_line) == Some(&b'.') {
-                places.push(next_line);
+            if chunk.get(feed + 1) == Some(&b'.') {
+                places.push(feed + 1);
             }
         }
-        if self.at == At::Inside && next_line == chunk.len() {
-            self.at = At::LineStart;
+        self.at = match last {
+            b'\n' => At::LineStart,
+            b'\r' => At::AfterCr,
+            _ => At::Inside,
+        };
+        let returns = memchr_iter(b'\r', &chunk).count();
+        if returns != pairs + usize::from(self.at == At::AfterCr) {
+            return Err(BareLineEnd);
         }
         Ok(if places.is_empty() { chunk } else { insert_dots(&chunk, &places).into() })
     }

@@ -16,11 +16,12 @@ use crate::store::{
     Settlement, Snapshot, Store, StoreError,
 };
 
-use super::body::{Incoming, Reader, Writer};
+use super::body::{Incoming, Writer};
 use super::committer::{Op, Waiter};
 use super::directory::Change;
 use super::keeper;
 use super::lookup;
+use super::reader::Reader;
 use super::shared::{Shared, closed, locked, reading};
 use super::snapshot::SledSnapshot;
 use super::sync::{Ordering, off};

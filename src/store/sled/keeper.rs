@@ -12,10 +12,11 @@ use futures::channel::oneshot;
 use crate::mail::{QueueId, Timestamp};
 use crate::store::StoreError;
 
-use super::body::{copy_frames, refusal};
+use super::body::refusal;
 use super::committer::{Op, Waiter};
 use super::frame::{self, Tail};
 use super::index::{Index, kind};
+use super::reader::copy_frames;
 use super::record::{Location, Mark};
 use super::scan::{self, Bodies, Found};
 use super::shared::{Shared, closed, locked, reading};

@@ -27,6 +27,7 @@ pub mod migrate;
 mod octets;
 pub mod offline;
 mod ordered;
+mod reader;
 mod recent;
 mod record;
 mod recover;

@@ -16,10 +16,10 @@ use rustix::fs::FlockOperation;
 use crate::mail::{Customer, QueueId};
 use crate::store::{Answer, Archived, BodyReader, Snapshot, StoreError};
 
-use super::body::Frames;
 use super::directory;
 use super::disk::{Disk, DiskFile, RealDisk};
 use super::frame::Nonce;
+use super::reader::Frames;
 use super::record::Location;
 use super::replay::{self, Fold};
 use super::scan::{self, Bodies, Found};

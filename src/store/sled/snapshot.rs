@@ -14,8 +14,8 @@ use std::sync::Arc;
 use crate::mail::{Customer, QueueId};
 use crate::store::{Answer, Archived, BodyReader, Snapshot, StoreError};
 
-use super::body::Reader;
 use super::index::{Entry, message, message_key, message_value};
+use super::reader::Reader;
 use super::record::Location;
 use super::shared::{Shared, closed, locked, reading};
 use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, off};
