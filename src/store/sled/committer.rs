@@ -298,6 +298,9 @@ impl Committer {
     /// Brings the counts in memory up to date.
     fn account(&mut self, group: &mut Group, sums: Sums) {
         self.tell_counts(group);
+        // A customer that waits for it asks for it next.
+        let came = group.slots.drain().map(|(_, slot)| slot).filter(|slot| slot.before.is_none());
+        self.shared.recent.put(came.map(|slot| (Arc::new(slot.now), slot.digest)));
         let open = self.shared.spool.open_ends();
         let mut applied = locked(&self.shared.applied);
         applied.journal = self.journal.position();

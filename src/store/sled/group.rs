@@ -26,6 +26,8 @@ pub(crate) struct Slot {
     pub(crate) before: Option<Found>,
     /// As it will be; without recipients it is gone.
     pub(crate) now: Entry,
+    /// The digest of that in the index, once it is there.
+    pub(crate) digest: u64,
 }
 
 /// An answer that waits for the group's end.
@@ -193,7 +195,7 @@ impl Group {
     pub(super) fn slot(&mut self, committer: &Committer, id: QueueId) -> Option<&mut Slot> {
         if let hash_map::Entry::Vacant(place) = self.slots.entry(id) {
             let (entry, digest) = stored(&committer.shared, id)?;
-            place.insert(Slot { now: (*entry).clone(), before: Some((entry, digest)) });
+            place.insert(Slot { now: (*entry).clone(), before: Some((entry, digest)), digest });
         }
         self.slots.get_mut(&id)
     }

@@ -69,13 +69,14 @@ pub(crate) fn change_index(shared: &Shared, group: &mut Group) -> Result<Sums, F
     let _moment = shared.snapshots.note(stood);
     let mut changes = Changes::default();
     let mut sums = Sums::default();
-    for (id, slot) in &group.slots {
+    for (id, slot) in &mut group.slots {
         let before = slot.before.as_ref().map(|(entry, _)| &**entry);
         let now = (!slot.now.kept.recipients.is_empty()).then_some(&slot.now);
         if before == now {
             continue;
         }
         let sum = changes.replace(before, now);
+        slot.digest = sum;
         let old = slot.before.as_ref().map_or(0, |(_, digest)| *digest);
         sums.digest = sums.digest.wrapping_add(sum).wrapping_sub(old);
         sums.entries = sums

@@ -73,7 +73,7 @@ impl Group {
         if let Some((old, _)) = &before {
             self.marks.push(Mark::Dead { id, at: old.at });
         }
-        self.slots.insert(id, Slot { before, now });
+        self.slots.insert(id, Slot { before, now, digest: 0 });
     }
 
     pub(super) fn small(

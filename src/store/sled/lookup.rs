@@ -131,12 +131,18 @@ pub(crate) fn next(
             let mut ids = Merged::new(rows.collect());
             while heads.len() < limit {
                 let Some(id) = ids.next() else { break };
-                let Some((found, sum)) = entry(shared, index, id)? else { continue };
+                let (found, sum) = match shared.recent.get(id) {
+                    Some(found) => (found, None),
+                    None => match entry(shared, index, id)? {
+                        Some((found, sum)) => (Arc::new(found), Some(sum)),
+                        None => continue,
+                    },
+                };
                 let offer = found.kept.offer(customer, domains);
                 // One that is late in another of these queues is late in all.
                 if let Some(head) = offer.filter(|head| head.position.rank == rank) {
                     heads.push(head);
-                    read.push((Arc::new(found), sum));
+                    read.extend(sum.map(|sum| (found, sum)));
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! Messages that a drain was shown a moment ago, as the index has them: their bodies are read next, and whatever
-//! becomes of them is recorded soon, and then they need not be looked up and read once more.
+//! Messages that came or that a drain was shown a moment ago, as the index has them: they are offered next, their bodies
+//! are read, and whatever becomes of them is recorded soon, and then they need not be looked up and read once more.
 //!
-//! Filled by the pages of drains, used up by the committer. It may forget anything at any time.
+//! Filled by the committer and by the pages of drains, used up by the committer. It may forget anything at any time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,6 +37,16 @@ struct Inner {
 }
 
 impl Inner {
+    fn insert(&mut self, (entry, sum): Found) {
+        if !(1..=RECIPIENTS_MAX).contains(&entry.kept.recipients.len()) {
+            return;
+        }
+        if self.younger.len() >= KEPT_MAX / 2 {
+            self.older = std::mem::take(&mut self.younger);
+        }
+        self.younger.insert(entry.kept.id, (entry, sum));
+    }
+
     fn forget(&mut self, id: QueueId) -> Option<Found> {
         let younger = self.younger.remove(&id);
         // In one of the two at most, but for one that was read twice; and then the younger is no older.
@@ -75,6 +85,12 @@ impl Recent {
         locked(&self.0).forget(id)
     }
 
+    /// Keeps what the index has been given now. For the committer, which alone changes anything.
+    pub(crate) fn put(&self, came: impl Iterator<Item = Found>) {
+        let mut inner = locked(&self.0);
+        came.for_each(|found| inner.insert(found));
+    }
+
     /// The index was changed about these.
     pub(crate) fn changed<'a>(&self, ids: impl Iterator<Item = &'a QueueId>) {
         let mut inner = locked(&self.0);
@@ -102,14 +118,9 @@ impl Reading<'_> {
         }
         for (entry, sum) in read {
             let id = entry.kept.id;
-            let is_old = inner.changed.get(&id).is_some_and(|at| *at > self.generation);
-            if is_old || entry.kept.recipients.len() > RECIPIENTS_MAX {
-                continue;
+            if inner.changed.get(&id).is_none_or(|at| *at <= self.generation) {
+                inner.insert((entry, sum));
             }
-            if inner.younger.len() >= KEPT_MAX / 2 {
-                inner.older = std::mem::take(&mut inner.younger);
-            }
-            inner.younger.insert(id, (entry, sum));
         }
     }
 }
