@@ -27,7 +27,8 @@ const TIMED: usize = 1000;
 
 fn main() {
     let customers = std::env::var("RESTANTE_WAIT_CUSTOMERS").ok().and_then(|n| n.parse().ok());
-    let customers = customers.unwrap_or(10_000);
+    let customers: usize = customers.unwrap_or(10_000);
+    assert!(customers > 1, "what one costs is told from the difference");
     raise_descriptors();
     println!("{customers} customers; KiB of the provider for each, and milliseconds\n");
     println!("{:<58} {:>10} {:>8}", "", "", "of goal");
@@ -53,7 +54,7 @@ fn row(what: &str, value: f64, goal: f64) {
 fn measure(word: &str, listener: &str, customers: usize) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let more = "[limits]\nsessions_max = 100000\nsessions_per_address = 100000\ndisk_free_min = \"64 MiB\"\n\
-                [drain]\nwait_for_mail = \"1h\"\nhold_open = \"1h\"\n";
+                [drain]\nwait_for_mail = \"1h\"\nhold_open = \"1h\"\nnoop_after = \"1h\"\n";
     let mut provider = Provider::prepare(folder.path(), more);
     enrol(&folder.path().join("data").join("store"), customers);
     provider.start();
@@ -70,7 +71,7 @@ fn measure(word: &str, listener: &str, customers: usize) {
     row(&format!("{word}, ATRN waits for mail, KiB"), each(settled(&provider)), 20.0);
 
     let mut timed = Vec::with_capacity(TIMED);
-    for number in (0..customers).map(|number| number * 7919 % customers) {
+    for number in (0..customers).map(|number| shuffled(number, customers)) {
         let began = send(&mut sender, number);
         all[number].expect("250");
         timed.push(began.elapsed());
@@ -80,7 +81,7 @@ fn measure(word: &str, listener: &str, customers: usize) {
     row(&format!("{word}, held open, KiB"), each(settled(&provider)), 20.0);
 
     timed.clear();
-    for number in (0..TIMED.min(customers)).map(|number| number * 7919 % customers) {
+    for number in (0..TIMED.min(customers)).map(|number| shuffled(number, customers)) {
         let began = send(&mut sender, number);
         let line = all[number].line();
         timed.push(began.elapsed());
@@ -91,6 +92,12 @@ fn measure(word: &str, listener: &str, customers: usize) {
     provider.order_to_stop();
     drop(all);
     assert!(provider.has_ended_well());
+}
+
+/// Numbers in no order, each once.
+fn shuffled(number: usize, customers: usize) -> usize {
+    // A prime that divides no sensible number of customers.
+    number * 1_000_003 % customers
 }
 
 fn times(what: &str, spans: &mut [Duration]) {
@@ -209,7 +216,7 @@ fn resident(provider: &Provider) -> f64 {
     pages * 4.0
 }
 
-/// The same when it has answered everybody: it has read what came before a question that it answers.
+/// The same once it has answered a few questions that were asked after all else was sent.
 fn settled(provider: &Provider) -> f64 {
     (0..5).for_each(|_| drop(provider.address("mx")));
     resident(provider)

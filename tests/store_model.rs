@@ -388,6 +388,9 @@ impl Play {
         // The old one goes before the new one comes: one process has it open.
         self.store = Box::new(Memory::new());
         self.store = on_disk(disk, home.path(), &self.clock);
+        // The sums over the index are what was counted while it was changed.
+        let damage = block_on(self.store.health()).expect("health").damage;
+        assert_eq!(damage, Vec::<String>::new(), "an orderly end");
         self.model.forget_leases();
     }
 

@@ -24,9 +24,9 @@ use crate::provider::{Drain, Errand, Office};
 const READ_BYTES: usize = 4 << 10;
 /// Rounds of work before other tasks get their turn.
 const ROUNDS_MAX: usize = 32;
-/// Octets written before other tasks get their turn: among many drains none gets far ahead, whatever the sizes of its
-/// messages and of the socket's buffer.
-const TURN_BYTES_MAX: usize = 64 << 10;
+/// Octets written before other tasks get their turn: among many drains none gets far ahead, whatever the size of the
+/// socket's buffer. A large message has a longer turn, since each new one costs it time.
+const TURN_BYTES_MAX: std::ops::Range<usize> = 64 << 10..256 << 10;
 /// How long closing in order may take; nothing depends on it any more.
 const CLOSE_SECONDS_MAX: Duration = Duration::from_secs(5);
 
@@ -126,7 +126,9 @@ impl Carrier<'_> {
             if !moved {
                 return Poll::Pending;
             }
-            if self.written >= TURN_BYTES_MAX {
+            let is_large = self.errand.outbox().has_chunks();
+            let most = if is_large { TURN_BYTES_MAX.end } else { TURN_BYTES_MAX.start };
+            if self.written >= most {
                 break;
             }
         }

@@ -97,6 +97,12 @@ impl Outbox {
         }
     }
 
+    /// Whether chunks of a large message wait, which are passed on as they are.
+    #[must_use]
+    pub fn has_chunks(&self) -> bool {
+        !self.portions.is_empty()
+    }
+
     /// Octets waiting.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -112,6 +118,8 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn drained(outbox: &mut Outbox) -> Vec<Vec<u8>> {
@@ -137,6 +145,34 @@ mod tests {
         assert_eq!(outbox.len(), 6 + WHOLE_BYTES);
         let whole = vec![b'x'; WHOLE_BYTES];
         assert_eq!(drained(&mut outbox), [&b"abcd"[..], &whole, b"ef"]);
+    }
+
+    proptest! {
+        #[test]
+        fn octets_keep_their_order(
+            steps in proptest::collection::vec((0..3 * WHOLE_BYTES / 2, any::<bool>()), 1..40),
+        ) {
+            let (mut outbox, mut pushed, mut gone) = (Outbox::default(), Vec::new(), Vec::new());
+            for (number, (octets, pushes)) in steps.into_iter().enumerate() {
+                if pushes {
+                    // Large ones, small ones, and empty ones.
+                    let octets = if number % 3 == 0 { octets / 400 } else { octets };
+                    let part: Vec<u8> =
+                        (0..octets).map(|n| (pushed.len() + n) as u8).collect();
+                    pushed.extend_from_slice(&part);
+                    outbox.push(part.into());
+                } else if let Some(first) = outbox.first().map(<[u8]>::to_vec) {
+                    let octets = first.len().min(octets.max(1));
+                    gone.extend_from_slice(&first[..octets]);
+                    outbox.advance(octets);
+                }
+                outbox.rest();
+                prop_assert_eq!(outbox.len(), pushed.len() - gone.len());
+                prop_assert_eq!(outbox.first().is_none(), outbox.is_empty());
+            }
+            gone.extend(drained(&mut outbox).concat());
+            prop_assert!(gone == pushed);
+        }
     }
 
     #[test]

@@ -55,8 +55,8 @@ struct Flight {
 struct Seen {
     /// Parcels not yet settled.
     open: u32,
-    /// Its last parcel was opened.
-    is_whole: bool,
+    /// Parcels not yet opened; they need not come in order.
+    left: u32,
     /// Somebody of it stays in the queue.
     stays: bool,
     /// Counted as delivered.
@@ -194,9 +194,10 @@ impl Books {
         };
         self.parcels += 1;
         self.octets += size;
-        let seen = self.seen.entry(parcel.id).or_default();
+        let whole = Seen { left: parcel.parts, ..Seen::default() };
+        let seen = self.seen.entry(parcel.id).or_insert(whole);
         seen.open += 1;
-        seen.is_whole |= parcel.is_last;
+        seen.left = seen.left.saturating_sub(1);
         self.office.board.offered(parcel.id);
         self.flights.insert(
             parcel.outgoing.tag,
@@ -395,11 +396,11 @@ impl Books {
     fn leave(&mut self, id: QueueId) {
         let Some(seen) = self.seen.get_mut(&id) else { return };
         seen.open -= 1;
-        if seen.open > 0 || !seen.is_whole {
+        if seen.open > 0 {
             return;
         }
         self.office.board.settled(id);
-        if !seen.stays {
+        if !seen.stays && seen.left == 0 {
             // No page names it any more: the queues are looked through again only when all is recorded.
             self.seen.remove(&id);
         }

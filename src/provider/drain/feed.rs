@@ -20,7 +20,8 @@ use crate::provider::mime::Obstacle;
 use crate::smtp::sender::{Extensions, Outgoing, Unfit};
 use crate::store::{BodyReader, Head, HeldRecipient, Position, Store, StoreError};
 
-/// Most octets of bodies read ahead, all together; one chunk of the store may come on top.
+/// Most octets of bodies read ahead, all together; one chunk of the store may come on top, and what lies beside them in the
+/// store's block of memory (`store/sled/blocks.rs`) stays until the last of it is sent.
 pub(super) const AHEAD_BYTES_MAX: u64 = 128 << 10;
 /// The largest chunk that a store gives, in octets.
 const CHUNK_BYTES_MAX: u64 = 64 << 10;
@@ -43,8 +44,8 @@ pub(super) struct Parcel {
     pub(super) was_deferred: bool,
     /// Octets of reading ahead that were set aside for it.
     room: u64,
-    /// No other parcel of its message comes after it.
-    pub(super) is_last: bool,
+    /// How many parcels its message makes.
+    pub(super) parts: u32,
 }
 
 /// A parcel whose body is at hand.
@@ -278,17 +279,17 @@ impl Feed {
     fn split(&mut self, mut head: Head, offers: &Extensions) {
         let all = std::mem::take(&mut head.recipients);
         if is_one_transaction(&all, offers) {
-            return self.load(head, all, true);
+            return self.load(head, all, 1);
         }
-        let mut shares = transactions(&all, offers).into_iter().peekable();
-        while let Some(some) = shares.next() {
-            let some = some.into_iter().cloned().collect();
-            self.load(head.clone(), some, shares.peek().is_none());
+        let shares = transactions(&all, offers);
+        let parts = u32::try_from(shares.len()).unwrap_or(u32::MAX);
+        for some in shares {
+            self.load(head.clone(), some.into_iter().cloned().collect(), parts);
         }
     }
 
-    /// Makes a parcel of a message for some of its recipients.
-    fn load(&mut self, head: Head, some: Vec<HeldRecipient>, is_last: bool) {
+    /// Makes one of `parts` parcels of a message, for some of its recipients.
+    fn load(&mut self, head: Head, some: Vec<HeldRecipient>, parts: u32) {
         let path = |held: &HeldRecipient| (held.index, held.recipient.forward_path.clone());
         let paths = some.iter().map(path).collect();
         let was_deferred = some.iter().all(|held| held.state.is_deferred());
@@ -303,7 +304,7 @@ impl Feed {
             arrived: head.arrived,
             was_deferred,
             room: 0,
-            is_last,
+            parts,
         });
     }
 }

@@ -190,6 +190,9 @@ impl Drain {
     /// or was given up.
     pub async fn finish(mut self: Box<Self>) -> LastDrain {
         self.tell(Input::Ended);
+        // Nothing more is read: others wait for their turn at the store.
+        self.feed.stop();
+        self.feeding = None;
         if let Err(error) = self.books.finish().await
             && !matches!(error, StoreError::LostLease)
         {

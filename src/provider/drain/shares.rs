@@ -12,7 +12,7 @@ const RECIPIENTS_MAX: usize = 100;
 /// Whether all recipients go in one transaction, as [`transactions`] would have it; some of what it would put together
 /// is left to it.
 pub(super) fn is_one_transaction(all: &[HeldRecipient], offers: &Extensions) -> bool {
-    let [first, others @ ..] = all else { return true };
+    let [first, others @ ..] = all else { return false };
     let kind = |held: &HeldRecipient| offers.smtputf8 || held.recipient.forward_path.is_ascii();
     let domain = first.recipient.forward_path.domain();
     all.len() <= recipients_max(offers)
@@ -80,7 +80,7 @@ mod tests {
         let limits = ["x", "x\nLIMITS RCPTMAX=2", "x\nLIMITS RCPTDOMAINMAX=1", "x\nSMTPUTF8"];
         let (mut at_a_glance, mut others) = (0, 0);
         for offers in limits.map(Extensions::parse) {
-            for chosen in 1..1 << paths.len() {
+            for chosen in 0..1 << paths.len() {
                 let bits = (0..paths.len()).filter(|bit| chosen >> bit & 1 == 1);
                 let all: Vec<HeldRecipient> = bits.map(|bit| held(paths[bit])).collect();
                 let shares = transactions(&all, &offers);

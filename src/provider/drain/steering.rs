@@ -17,8 +17,10 @@ use crate::provider::mime::Obstacle;
 use crate::smtp::sender::{EndKind, Input, Unfit, Want};
 use crate::store::{Head, StoreError};
 
-/// No more is put into the outbox than this and one chunk of the store, in octets.
+/// No message is begun while there is more than this in the outbox, in octets.
 const OUTBOX_BYTES_MAX: usize = 64 << 10;
+/// No more of a body is put into the outbox than this and one chunk of the store: chunks go as they are, several at once.
+const CHUNKS_BYTES_MAX: usize = 192 << 10;
 /// How long a server that lacks an extension may be mended before mail that needs it fails (requirements,
 /// section 8).
 const GRACE: u64 = 24 * 3600;
@@ -80,7 +82,7 @@ impl Drain {
     }
 
     fn feed_body(&mut self, context: &mut Context<'_>) -> bool {
-        if self.outbox.len() >= OUTBOX_BYTES_MAX {
+        if self.outbox.len() >= CHUNKS_BYTES_MAX {
             return false;
         }
         let Some(feeding) = self.feeding.as_mut() else { return false };

@@ -55,8 +55,7 @@ impl Sender {
 
     /// Emits what may go now.
     pub(super) fn pump(&mut self, out: &mut Vec<Action>) {
-        let octets = self.script.iter().map(|line| line.text.len()).sum();
-        let mut group = Vec::with_capacity(octets);
+        let mut group = Vec::new();
         loop {
             let free = self.is_pipelining() || self.expected.is_empty();
             if !free {
@@ -66,6 +65,10 @@ impl Sender {
                 if self.is_in_vain(line.what) {
                     self.give_up(out);
                     continue;
+                }
+                if group.is_empty() && self.is_pipelining() {
+                    let others: usize = self.script.iter().map(|line| line.text.len()).sum();
+                    group.reserve_exact(line.text.len() + others);
                 }
                 self.emit_line(line, &mut group);
                 if self.style.line_by_line {

@@ -295,7 +295,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Brings the counts in memory up to date.
+    /// Brings the counts in memory up to date, and keeps what came at hand; the group's messages are used up by it.
     fn account(&mut self, group: &mut Group, sums: Sums) {
         self.tell_counts(group);
         // A customer that waits for it asks for it next.

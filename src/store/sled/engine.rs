@@ -40,14 +40,19 @@ impl SledStore {
         Box::pin(off(move || work(&shared)))
     }
 
-    /// The same, for a drain; its turn comes when not too many others read.
+    /// The same, for a drain; its turn comes when not too many others read, and ends with the work, whether or not
+    /// somebody still wants to know.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Shared>) -> T + Send + 'static,
     ) -> T {
-        let _turn = self.shared.readers.wait().await;
+        let turn = self.shared.readers.wait().await;
         let shared = self.shared.clone();
-        off(move || work(&shared)).await
+        off(move || {
+            let _turn = turn;
+            work(&shared)
+        })
+        .await
     }
 
     async fn ask<T>(&self, op: impl FnOnce(Waiter<T>) -> Op) -> Result<T, StoreError> {
@@ -141,13 +146,21 @@ impl Store for SledStore {
                 return Err(StoreError::LostLease);
             }
             let (customer, domains) = (lease.customer().clone(), lease.domains().to_vec());
-            self.read(move |shared| lookup::next(shared, &customer, &domains, after, limit)).await
+            let token = lease.token();
+            self.read(move |shared| {
+                // It may have been lost while others read.
+                if !locked(&shared.leases).is_valid(token, shared.now()) {
+                    return Err(StoreError::LostLease);
+                }
+                lookup::next(shared, &customer, &domains, after, limit)
+            })
+            .await
         })
     }
 
     fn open_body(&self, id: QueueId, offset: u64) -> Answer<'_, Box<dyn BodyReader>> {
         Box::pin(async move {
-            let opened = self.read(move |shared| Reader::open(shared, id, offset)).await?;
+            let opened = self.off(move |shared| Reader::open(shared, id, offset)).await?;
             Ok(Box::new(opened) as Box<dyn BodyReader>)
         })
     }

@@ -119,7 +119,7 @@ pub(crate) fn next(
     limit: usize,
 ) -> Result<Vec<Head>, StoreError> {
     shared.ask(|index| {
-        let reading = shared.recent.begin();
+        let begun = shared.recent.begin();
         let (mut heads, mut read) = (Vec::new(), Vec::new());
         for (rank, class) in [(0u8, Class::Ready), (1, Class::Late)] {
             let start = match after {
@@ -146,7 +146,7 @@ pub(crate) fn next(
                 }
             }
         }
-        reading.keep(read);
+        begun.keep(read);
         Ok(heads)
     })
 }

@@ -6,16 +6,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::mail::QueueId;
+use crate::mail::{QueueId, RecipientState};
+use crate::store::HeldRecipient;
+use crate::store::kept::{Kept, KeptRecipient};
 
 use super::index::Entry;
 use super::shared::locked;
 use super::sync::Mutex;
 
-/// A message with more recipients is looked up again: memory is bounded by the small ones.
+/// A message with more recipients is looked up again: better many small ones.
 const RECIPIENTS_MAX: usize = 8;
-/// Messages kept at most, in two halves: when the younger is full, the older is forgotten.
-const KEPT_MAX: usize = 32_768;
+/// Octets kept at most, more or less, in two halves: when the younger is full, the older is forgotten.
+const KEPT_BYTES_MAX: usize = 24 << 20;
 /// Changes that are remembered while somebody reads.
 const CHANGES_MAX: usize = 16_384;
 
@@ -26,6 +28,8 @@ pub(crate) type Found = (Arc<Entry>, u64);
 struct Inner {
     younger: HashMap<QueueId, Found>,
     older: HashMap<QueueId, Found>,
+    /// Octets that were put into the younger half.
+    octets: usize,
     /// Raised with each change of the index.
     generation: u64,
     /// Readings that have begun and not ended.
@@ -41,9 +45,11 @@ impl Inner {
         if !(1..=RECIPIENTS_MAX).contains(&entry.kept.recipients.len()) {
             return;
         }
-        if self.younger.len() >= KEPT_MAX / 2 {
+        if self.octets >= KEPT_BYTES_MAX / 2 {
             self.older = std::mem::take(&mut self.younger);
+            self.octets = 0;
         }
+        self.octets += weight(&entry.kept);
         self.younger.insert(entry.kept.id, (entry, sum));
     }
 
@@ -53,6 +59,28 @@ impl Inner {
         let older = if self.older.is_empty() { None } else { self.older.remove(&id) };
         younger.or(older)
     }
+}
+
+/// Octets of memory that a message takes, about.
+fn weight(kept: &Kept) -> usize {
+    let text = |text: &Option<Box<str>>| text.as_deref().map_or(0, str::len);
+    let recipient = |recipient: &KeptRecipient| {
+        let HeldRecipient { recipient, state, owner, .. } = &recipient.seen;
+        let said = match state {
+            RecipientState::Queued => 0,
+            RecipientState::Deferred(reply)
+            | RecipientState::Failed(reply)
+            | RecipientState::Relayed(reply) => reply.as_str().len(),
+        };
+        let path = recipient.forward_path.as_str().len();
+        // The domain is kept once more, in its normal form.
+        350 + 2 * path + owner.as_str().len() + text(&recipient.orcpt) + said
+    };
+    let Kept { envelope, facts, recipients, .. } = kept;
+    let header = facts.message_id.as_deref().map_or(0, str::len);
+    let reverse_path = envelope.reverse_path.as_str().len();
+    let own = 350 + reverse_path + text(&envelope.dsn.envid) + header;
+    own + recipients.iter().map(recipient).sum::<usize>()
 }
 
 /// See the module.
@@ -141,8 +169,6 @@ mod tests {
     use super::super::support::{id, message};
     use super::*;
 
-    use crate::store::kept::Kept;
-
     fn found(n: u64, to: &[(&str, &str)]) -> Found {
         let kept = Kept::new(message(n, to), 1).expect("a message");
         (Arc::new(Entry { kept, at: Location { segment: 1, offset: 0, len: 1 } }), 5)
@@ -198,10 +224,25 @@ mod tests {
         scheduled(|| {
             let recent = Recent::default();
             recent.begin().keep(vec![entry(7)]);
-            recent.begin().keep((100..100 + KEPT_MAX as u64 / 2).map(entry).collect());
-            recent.begin().keep(vec![entry(7)]);
+            locked(&recent.0).octets = KEPT_BYTES_MAX;
+            recent.begin().keep(vec![entry(8)]);
+            assert!(locked(&recent.0).older.contains_key(&id(7)));
+            recent.put([entry(7)].into_iter());
             recent.changed([id(7)].iter());
             assert_eq!(recent.take(id(7)), None);
+            assert!(recent.take(id(8)).is_some());
+        });
+    }
+
+    #[test]
+    fn what_came_is_kept_unless_it_is_gone_again() {
+        scheduled(|| {
+            let recent = Recent::default();
+            let (mut gone, sum) = entry(2);
+            Arc::make_mut(&mut gone).kept.recipients.clear();
+            recent.put([entry(1), (gone, sum)].into_iter());
+            assert_eq!(recent.take(id(1)), Some(entry(1)));
+            assert_eq!(recent.take(id(2)), None, "nobody is left of it");
         });
     }
 
@@ -220,12 +261,17 @@ mod tests {
     fn it_does_not_grow_without_end() {
         scheduled(|| {
             let recent = Recent::default();
-            for page in 0..100 {
-                recent.begin().keep((0..500).map(|n| entry(page * 500 + n)).collect());
+            let long = "x".repeat(60);
+            let long = format!("{long}@{long}.{long}.example");
+            let to = [(long.as_str(), "bar"); RECIPIENTS_MAX];
+            let each = weight(&found(0, &to).0.kept);
+            let most = KEPT_BYTES_MAX / each + 2;
+            for n in 0..2 * most as u64 {
+                recent.begin().keep(vec![found(n, &to)]);
+                let inner = locked(&recent.0);
+                assert!(inner.younger.len() + inner.older.len() <= most);
             }
-            assert!(recent.get(id(49_999)).is_some(), "the newest stays");
-            let inner = locked(&recent.0);
-            assert!(inner.younger.len() + inner.older.len() <= KEPT_MAX);
+            assert!(recent.get(id(2 * most as u64 - 1)).is_some(), "the newest stays");
         });
     }
 }

@@ -97,6 +97,12 @@ mod tests {
                 drop((second, third));
                 assert!(waiting[1].as_mut().now_or_never().is_some());
                 drop(waiting);
+                // Granted, and dropped before it was looked at.
+                let both: Vec<_> = (0..2).filter_map(|_| turns.wait().now_or_never()).collect();
+                let mut unread = Box::pin(turns.wait());
+                assert!(unread.as_mut().now_or_never().is_none());
+                drop(both);
+                drop(unread);
                 let all: Vec<_> = (0..3).map(|_| turns.wait().now_or_never()).collect();
                 assert_eq!(all.iter().filter(|turn| turn.is_some()).count(), 2, "none is lost");
             },
