@@ -5,7 +5,7 @@
 //! (RFC 5321 §2.3.8): what a lax reader would take for a line end could hide the end of the data.
 
 use bytes::Bytes;
-use memchr::memchr_iter;
+use memchr::memmem;
 
 /// The content has a CR or LF that is not half of a CRLF, and so cannot be sent by DATA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,35 +38,27 @@ impl Stuffer {
     /// [`BareLineEnd`]; nothing of this chunk may be sent.
     pub fn stuff(&mut self, chunk: Bytes) -> Result<Bytes, BareLineEnd> {
         let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { return Ok(chunk) };
+        let begins_with_feed = *first == b'\n';
+        if begins_with_feed != (self.at == At::AfterCr) {
+            return Err(BareLineEnd);
+        }
+        // Neighbours, all alike and without a branch, so that many are looked at in one step.
+        let halves = chunk.iter().zip(&chunk[1..]);
+        let odd = halves.fold(0, |odd, (a, b)| odd | u8::from((*a == b'\r') != (*b == b'\n')));
+        if odd != 0 {
+            return Err(BareLineEnd);
+        }
         let mut places = Vec::new();
-        let was = self.at;
-        match (was, first) {
-            (At::AfterCr, b'\n') | (At::Inside, _) => {}
-            (At::AfterCr, _) => return Err(BareLineEnd),
-            (At::LineStart, b'.') => places.push(0),
-            (At::LineStart, _) => {}
+        if self.at == At::LineStart && *first == b'.' {
+            places.push(0);
         }
-        // Line feeds are looked at one by one, and each ends a CRLF; then there must be no other CR.
-        let mut pairs = 0;
-        for feed in memchr_iter(b'\n', &chunk) {
-            match feed.checked_sub(1).map(|before| chunk[before]) {
-                Some(b'\r') => pairs += 1,
-                None if was == At::AfterCr => {}
-                _ => return Err(BareLineEnd),
-            }
-            if chunk.get(feed + 1) == Some(&b'.') {
-                places.push(feed + 1);
-            }
-        }
+        // Each line feed ends a line now.
+        places.extend(memmem::find_iter(&chunk, b"\n.").map(|feed| feed + 1));
         self.at = match last {
             b'\n' => At::LineStart,
             b'\r' => At::AfterCr,
             _ => At::Inside,
         };
-        let returns = memchr_iter(b'\r', &chunk).count();
-        if returns != pairs + usize::from(self.at == At::AfterCr) {
-            return Err(BareLineEnd);
-        }
         Ok(if places.is_empty() { chunk } else { insert_dots(&chunk, &places).into() })
     }
 
@@ -153,6 +145,41 @@ mod tests {
         }
         assert_eq!(send(b"", &[]).expect("sound"), b".\r\n");
         assert_eq!(send(b"x", &[]).expect("sound"), b"x\r\n.\r\n");
+    }
+
+    /// One chunk octet by octet, written from the rules alone: the octets to send and where the content stands.
+    fn by_octets(mut at: At, chunk: &[u8]) -> Option<(Vec<u8>, At)> {
+        let mut wire = Vec::new();
+        for octet in chunk {
+            at = match (at, octet) {
+                (At::AfterCr, b'\n') => At::LineStart,
+                (At::AfterCr, _) | (_, b'\n') => return None,
+                (_, b'\r') => At::AfterCr,
+                (At::LineStart, b'.') => {
+                    wire.push(b'.');
+                    At::Inside
+                }
+                _ => At::Inside,
+            };
+            wire.push(*octet);
+        }
+        Some((wire, at))
+    }
+
+    #[test]
+    fn every_short_chunk_is_what_it_is_octet_by_octet() {
+        for at in [At::LineStart, At::Inside, At::AfterCr] {
+            for length in 0..8u32 {
+                for number in 0..4usize.pow(length) {
+                    let octet = |place: u32| b"\r\n.x"[number >> (2 * place) & 3];
+                    let chunk: Vec<u8> = (0..length).map(octet).collect();
+                    let mut stuffer = Stuffer { at };
+                    let sent = stuffer.stuff(chunk.clone().into()).ok();
+                    let seen = sent.map(|sent| (sent.to_vec(), stuffer.at));
+                    assert_eq!(seen, by_octets(at, &chunk), "{chunk:?} at {at:?}");
+                }
+            }
+        }
     }
 
     #[test]
