@@ -10,16 +10,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::join_all;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread::{spawn, yield_now};
 
-use crate::store::{LeaseAnswer, LeaseRequest, Options, SledStore, Store, StoreError};
+use crate::store::{
+    Head, LeaseAnswer, LeaseRequest, Opened, Options, SledStore, Store, StoreError,
+};
 
+use super::check::survey;
 use super::disk::{Disk, DiskFile};
+use super::shared::locked;
 use super::support::disk::{Dice, Fault, Files, MemoryDisk};
 use super::support::work::*;
-use super::support::{Clock, domain, id, later, name, request};
+use super::support::{Clock, delivered, domain, id, later, name, request};
 use super::sync::block_on;
 
 /// A disk before each of whose calls somebody else may go on.
@@ -285,6 +290,80 @@ fn a_message_that_only_changes_keeps_its_segment() {
         let mut reader = block_on(store.open_body(id(1), 0)).expect("its body is there");
         assert!(!block_on(reader.read()).expect("readable").is_empty());
         drop(reader);
+        block_on(store.close()).expect("closed");
+    });
+}
+
+/// Reads pages and bodies of a queue again and again; answers the last page.
+async fn leaf_through(store: &SledStore, lease: &crate::mail::Lease, pages: usize) -> Vec<Head> {
+    let mut heads = Vec::new();
+    for _ in 0..pages {
+        heads = store.next(lease, None, 20).await.expect("a page");
+        let opened = store.open_bodies(heads.iter().map(|head| head.id).collect()).await;
+        // What another drain ends meanwhile is missing, and nothing is worse than that.
+        let sound = |one: &Opened| matches!(one, Ok(_) | Err(StoreError::Missing));
+        assert!(opened.iter().all(sound), "a body is damaged");
+    }
+    heads
+}
+
+#[test]
+fn the_sums_are_those_of_the_index_whoever_reads_meanwhile() {
+    explore(60, || {
+        let (home, disk, clock) = (folder(), MemoryDisk::default(), Clock::default());
+        let store = Arc::new(open(home.path(), &disk, &clock));
+        let book = Book::default();
+        let come = |first: u64| {
+            let (store, book) = (store.clone(), book.clone());
+            // So many at once that the index changes beside the sync.
+            async move { join_all((first..first + 5).map(|n| keep(&store, &book, n, 10))).await }
+        };
+        block_on(come(1));
+        let more = come(11);
+        let sender = spawn(move || drop(block_on(more)));
+        let lease = |owner: &str, at: &str| match block_on(store.lease(request(owner, &[at]))) {
+            Ok(LeaseAnswer::Granted(lease)) => lease,
+            _ => panic!("busy"),
+        };
+        let (one, other) = (lease("ax", "x.example"), lease("by", "y.example"));
+        let (settling, reading) = (store.clone(), store.clone());
+        let drain = spawn(move || {
+            block_on(async {
+                for round in 0..3 {
+                    let heads = leaf_through(&settling, &one, 1).await;
+                    let number =
+                        |head: &Head| (1..20).find(|n| id(*n) == head.id).expect("one of ours");
+                    let told = heads.iter().map(number).map(|n| match (n + round) % 3 {
+                        0 => delivered(n, 0),
+                        _ => later(n, 0),
+                    });
+                    settling.settle(&one, told.collect()).await.expect("settled");
+                }
+            });
+            one
+        });
+        let reader = spawn(move || {
+            block_on(leaf_through(&reading, &other, 4));
+            other
+        });
+        sender.join().expect("no panic");
+        let leases = [drain, reader].map(|thread| thread.join().expect("no panic"));
+        let shared = &store.shared;
+        let survey = shared.ask(|index| survey(index, &mut |_| {})).expect("read");
+        let applied = locked(&shared.applied).clone();
+        assert_eq!(
+            (survey.entries, survey.digest, Some(survey.ids)),
+            (applied.entries, applied.digest, applied.ids)
+        );
+        for lease in leases {
+            // What is at hand is what the index has.
+            for head in block_on(leaf_through(&store, &lease, 1)) {
+                let entry = shared.ask(|index| index.entry(head.id)).expect("read");
+                let (entry, _) = entry.expect("it waits");
+                assert_eq!(entry.kept.offer(lease.customer(), lease.domains()), Some(head));
+            }
+            block_on(store.release(lease)).expect("released");
+        }
         block_on(store.close()).expect("closed");
     });
 }
