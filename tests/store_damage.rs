@@ -290,3 +290,21 @@ fn the_number_of_a_segment_is_given_once() {
     numbers.dedup();
     assert_eq!(numbers, all);
 }
+
+#[test]
+fn an_index_that_is_let_go_late_is_no_damage() {
+    let home = folder();
+    let (store, book) = (SledStore::open(home.path(), options()).expect("opens"), Book::default());
+    block_on(keep(&store, &book, 1, 100));
+    block_on(store.close()).expect("closed");
+    drop(store);
+    // As if threads of the index that was closed were still at work.
+    let held = index(home.path());
+    let folder = home.path().to_owned();
+    let opening = std::thread::spawn(move || SledStore::open(&folder, options()));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    drop(held);
+    let store = opening.join().expect("no panic").expect("opens");
+    assert_eq!(block_on(store.health()).expect("health").damage, Vec::<String>::new());
+    compare(&store, &book.page(), "after a wait");
+}

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ::sled::{Batch, Db, IVec};
 
@@ -21,6 +22,10 @@ use super::record::{Location, put_kept, put_location, take_kept, take_location};
 
 /// The version of values that this program writes.
 const VALUE: u8 = 1;
+
+/// How long sled's threads may keep the lock of an index that was closed, and how often it is tried.
+const LOCKED_MAX: Duration = Duration::from_secs(10);
+const LOCKED_PAUSE: Duration = Duration::from_millis(5);
 
 /// The first octet of a key says what it names.
 pub(crate) mod kind {
@@ -56,6 +61,11 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> ::sled::Result<T>) -> Result<T, 
             Err(StoreError::Broken(format!("the index panicked: {}", said.unwrap_or("no reason"))))
         }
     }
+}
+
+/// Whether sled found the lock of its file taken; it has no error of its own for that.
+fn is_locked(error: &StoreError) -> bool {
+    matches!(error, StoreError::Broken(why) if why.contains("could not acquire lock"))
 }
 
 /// The key of a message.
@@ -133,8 +143,18 @@ impl Index {
             .cache_capacity(cache_bytes)
             // The keeper flushes, together with its checkpoints.
             .flush_every_ms(None);
-        let db = guarded(|| config.open())?;
-        Ok(Self { db, folder: folder.to_owned() })
+        let begun = Instant::now();
+        loop {
+            match guarded(|| config.open()) {
+                Ok(db) => return Ok(Self { db, folder: folder.to_owned() }),
+                // The store's own lock is ours, so this is the last of the threads of an index that this process has
+                // just closed.
+                Err(error) if is_locked(&error) && begun.elapsed() < LOCKED_MAX => {
+                    std::thread::sleep(LOCKED_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// A message and the digest of its value.
