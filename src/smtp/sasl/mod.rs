@@ -236,7 +236,8 @@ impl CredentialWanted {
     }
 }
 
-/// A name prepared for comparing (RFC 4013, RFC 4954 §4); `None` if nothing is left or it is over its limit.
+/// A name prepared for comparing (RFC 4013, RFC 4954 §4), which may make it longer; `None` if nothing is left or it is
+/// over its limit before or afterwards.
 fn prepared(name: &str) -> Option<String> {
     if name.len() > NAME_BYTES_MAX {
         return None;
@@ -244,7 +245,7 @@ fn prepared(name: &str) -> Option<String> {
     stringprep::saslprep(name)
         .ok()
         .map(std::borrow::Cow::into_owned)
-        .filter(|name| !name.is_empty())
+        .filter(|name| !name.is_empty() && name.len() <= NAME_BYTES_MAX)
 }
 
 /// At most [`NAME_BYTES_MAX`] octets, ended at a character.

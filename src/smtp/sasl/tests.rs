@@ -361,3 +361,10 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_name_that_grows_in_preparation_keeps_its_limit() {
+    // Each of these three octets becomes eighteen characters.
+    assert_eq!(super::prepared(&"\u{fdfa}".repeat(20)), None);
+    assert!(super::prepared(&"\u{be}".repeat(20)).is_some_and(|name| name.len() == 100));
+}
