@@ -18,6 +18,8 @@ mod link;
 mod place;
 #[path = "drain/postfix.rs"]
 mod postfix;
+#[path = "../tests/support/process.rs"]
+mod process;
 #[path = "drain/sink.rs"]
 mod sink;
 #[path = "drain/unsettled.rs"]

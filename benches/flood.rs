@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use support::process::resident_kib;
 use support::{Duplex, Peer, Provider, stuffed};
 
 const PASSWORD: &str = "correct-horse-battery";
@@ -42,11 +43,11 @@ fn main() {
     let (mx, odmr) = (address(&provider, "mx"), address(&provider, "odmr"));
 
     measure(mx, odmr, messages / 4);
-    let memory_before = resident_mib(provider.pid());
+    let memory_before = resident_kib(provider.pid()) as f64 / 1024.0;
     let quiet = measure(mx, odmr, messages);
     let flood = Flood::start(mx, odmr);
     let flooded = measure(mx, odmr, messages);
-    let memory_flooded = resident_mib(provider.pid());
+    let memory_flooded = resident_kib(provider.pid()) as f64 / 1024.0;
     let acts = flood.stop();
     let normal_after = back_to_normal(mx, odmr, &quiet);
 
@@ -69,12 +70,6 @@ fn main() {
 
 fn address(provider: &Provider, listener: &str) -> SocketAddr {
     provider.address(listener).parse().expect("an address")
-}
-
-fn resident_mib(pid: u32) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("Linux");
-    let pages: f64 = text.split_whitespace().nth(1).expect("pages").parse().expect("a number");
-    pages * 4.0 / 1024.0
 }
 
 /// Times, sorted.

@@ -17,8 +17,7 @@ use async_std::task::block_on;
 use restante::mail::{Credential, Customer, CustomerName, Domain, Secret, Settings, Timestamp};
 use restante::smtp::sasl::derive;
 use restante::store::{Directory, Options, SledStore, Store};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use support::process::resident_kib;
 use support::{Duplex, Peer, Provider};
 
 const PASSWORD: &str = "correct-horse-battery";
@@ -62,7 +61,7 @@ fn measure(word: &str, listener: &str, customers: usize) {
     let mut sender = peer(TcpStream::connect(address(&provider, "mx")).expect("a listener"));
     sender.expect("220");
     sender.ask("EHLO sender.example", "250");
-    let tls = (listener == "odmrs").then(|| trust(folder.path()));
+    let tls = (listener == "odmrs").then(|| provider.trust());
     // What the first one brings is not one customer's.
     let mut all = vec![waiting(door, tls.as_ref(), 0)];
     let before = resident(&provider);
@@ -140,21 +139,6 @@ fn address(provider: &Provider, listener: &str) -> SocketAddr {
     provider.address(listener).parse().expect("an address")
 }
 
-/// What trusts the provider's certificate.
-fn trust(folder: &Path) -> Arc<rustls::ClientConfig> {
-    let own = CertificateDer::from_pem_file(folder.join("certificate.pem")).expect("a certificate");
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(own).expect("a sound certificate");
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .expect("versions")
-    .with_root_certificates(roots)
-    .with_no_client_auth();
-    Arc::new(config)
-}
-
 fn peer(stream: TcpStream) -> Peer {
     stream.set_nodelay(true).expect("a socket");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
@@ -211,9 +195,7 @@ fn answer(peer: &mut Peer) {
 
 /// Memory of the provider, in KiB.
 fn resident(provider: &Provider) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/statm", provider.pid())).expect("Linux");
-    let pages: f64 = text.split_whitespace().nth(1).expect("pages").parse().expect("a number");
-    pages * 4.0
+    resident_kib(provider.pid()) as f64
 }
 
 /// The same once it has answered a few questions that were asked after all else was sent.

@@ -38,12 +38,6 @@ fn in_data(provider: &Provider) -> Peer {
     peer
 }
 
-/// Resident memory of the process, in KiB.
-fn resident_kib(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("Linux");
-    text.split_whitespace().nth(1).expect("pages").parse::<u64>().expect("a number") * 4
-}
-
 #[test]
 fn e4_open_bodies_are_on_disk_and_not_in_memory() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -55,12 +49,12 @@ fn e4_open_bodies_are_on_disk_and_not_in_memory() {
     first.say(&megabyte);
     first.say(".\r\n");
     first.expect("250");
-    let before = resident_kib(provider.pid());
+    let before = support::process::resident_kib(provider.pid());
     let mut open: Vec<Peer> = (0..24).map(|_| in_data(&provider)).collect();
     for peer in &mut open {
         peer.say(&megabyte);
     }
-    let grown = resident_kib(provider.pid()).saturating_sub(before);
+    let grown = support::process::resident_kib(provider.pid()).saturating_sub(before);
     assert!(grown < 32 << 10, "{grown} KiB for 24 open bodies of 1 MiB");
     for mut peer in open {
         peer.say(".\r\n");
@@ -80,13 +74,13 @@ fn e6_without_descriptors_it_waits_and_recovers() {
     let flood: Vec<std::net::TcpStream> =
         (0..200).map(|_| std::net::TcpStream::connect(&address).expect("the backlog")).collect();
     provider.wait_for_log("accept-failed");
-    let ticks = processor_ticks(provider.pid());
+    let ticks = support::process::processor_ticks(provider.pid());
     let began = Instant::now();
     // Two seconds of shortage: the loop pauses, and says it once.
     while began.elapsed() < Duration::from_secs(2) {
         std::thread::park_timeout(Duration::from_millis(100));
     }
-    let used = processor_ticks(provider.pid()) - ticks;
+    let used = support::process::processor_ticks(provider.pid()) - ticks;
     assert!(used < 100, "{used} hundredths of a second in two seconds: it spins");
     assert!(provider.log().matches("accept-failed").count() <= 8, "{}", provider.log());
     drop(flood);
@@ -136,13 +130,6 @@ fn e6_a_flood_leaves_descriptors_for_the_control_socket_and_for_running_drains()
     while !provider.connect("mx").line().starts_with("220") {
         assert!(Instant::now() < deadline, "it does not recover");
     }
-}
-
-/// Processor time of a process, in hundredths of a second.
-fn processor_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("Linux");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
 }
 
 #[test]

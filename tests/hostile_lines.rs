@@ -1,6 +1,8 @@
 //! The end of data, lines and commands against hostile senders: rows A1 to A16 of docs/security.md.
 
 mod hostile_support;
+#[path = "support/process.rs"]
+mod process;
 
 use std::time::Duration;
 
@@ -186,13 +188,13 @@ fn a10_octets_without_a_line_end_cost_no_memory() {
     let arena = Arena::new();
     let block = vec![b'A'; 64 << 10];
     let flood = |mut peer: Peer| {
-        let before = resident_kib();
+        let before = process::resident_kib("self");
         for _ in 0..128 {
             if peer.try_say(&block).is_err() {
                 break;
             }
         }
-        let grown = resident_kib().saturating_sub(before);
+        let grown = process::resident_kib("self").saturating_sub(before);
         assert!(grown < 6 << 10, "{grown} KiB for 8 MiB without a line end");
         peer
     };
@@ -210,12 +212,6 @@ fn a10_octets_without_a_line_end_cost_no_memory() {
     peer.say("\r\n.\r\n");
     peer.expect_one(&["550", "250", "552"]);
     peer.in_step();
-}
-
-/// The memory that this process holds.
-fn resident_kib() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    text.split_whitespace().nth(1).expect("pages").parse::<usize>().expect("a number") * 4
 }
 
 #[test]

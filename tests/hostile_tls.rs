@@ -1,6 +1,8 @@
 //! TLS against hostile peers: rows B1 to B11 and E10 of docs/security.md, over the program's own listeners.
 
 mod hostile_support;
+#[path = "support/process.rs"]
+mod process;
 
 use std::time::{Duration, Instant};
 
@@ -241,7 +243,7 @@ fn b7_a_close_notify_behind_the_hello_costs_nothing() {
     for peer in &mut hostile {
         peer.say([true_hello(&arena), b"\x15\x03\x03\0\x02\x01\0".to_vec()].concat());
     }
-    let before = processor_ticks();
+    let before = process::processor_ticks("self");
     let began = Instant::now();
     let client = arena.authority.client(None);
     let mut good = Peer::connect(address).secure(&client, HOST).expect("a handshake");
@@ -253,17 +255,11 @@ fn b7_a_close_notify_behind_the_hello_costs_nothing() {
     }
     good.ask("QUIT", "221");
     arena.until_quiet();
-    let (ticks, seconds) = (processor_ticks() - before, began.elapsed().as_secs_f64());
+    let (ticks, seconds) =
+        (process::processor_ticks("self") - before, began.elapsed().as_secs_f64());
     assert!(seconds < 10.0, "{seconds} s");
     // A hundred ticks are a second; one spinning thread would use all of the time.
     assert!((ticks as f64) < 100.0 * (seconds * 0.8 + 3.0), "{ticks} ticks in {seconds} s");
-}
-
-/// Processor time of this process, in hundredths of a second.
-fn processor_ticks() -> u64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use async_std::task::block_on;
 use restante::net::wire::Wire;
 
-use super::place::{Kind, Place, called, resident};
+use super::place::{Kind, Place, called};
+use super::process::{processor_ticks, resident_kib};
 use super::sink::Sink;
 use super::{WAYS, drained, row};
 
@@ -30,9 +31,9 @@ pub(crate) fn rows(messages: usize) {
             _ => Kind::Sled(folder.path().join(name)),
         };
         let place = Place::new(kind("one"), messages, 4096);
-        let before = processor_seconds();
+        let before = processor_ticks("self");
         let one = drained(&place, &sink);
-        let spent = processor_seconds() - before;
+        let spent = (processor_ticks("self") - before) as f64;
         drop(place);
         row("one customer", one, "messages/s", 1.0, "itself");
         let place = Place::spread(kind("many"), messages, CUSTOMERS, 4096);
@@ -44,7 +45,7 @@ pub(crate) fn rows(messages: usize) {
             seen.rate / one,
             "one customer",
         );
-        let micros = seen.processor / messages as f64 * 1e6;
+        let micros = seen.processor / messages as f64 * 1e4;
         row(
             "processor time of a message, sinks included",
             micros,
@@ -59,7 +60,7 @@ pub(crate) fn rows(messages: usize) {
             seen.slowest / seen.fastest,
             "the fastest one's",
         );
-        let each = seen.grown as f64 / CUSTOMERS as f64 / 1024.0;
+        let each = seen.grown as f64 / CUSTOMERS as f64;
         row("most memory while they run, each", each, "KiB", each / 256.0, "256 KiB");
     }
 }
@@ -68,25 +69,27 @@ struct Seen {
     rate: f64,
     slowest: f64,
     fastest: f64,
-    grown: usize,
+    /// KiB.
+    grown: u64,
+    /// Processor time, in hundredths of a second.
     processor: f64,
 }
 
 fn crowd(place: &Place, each: usize, to: SocketAddr) -> Seen {
-    let before = resident();
+    let before = resident_kib("self");
     let is_over = Arc::new(AtomicBool::new(false));
     let is_over_too = is_over.clone();
     let watch = std::thread::spawn(move || {
         let mut most = 0;
         while !is_over_too.load(Ordering::Relaxed) {
-            most = most.max(resident());
+            most = most.max(resident_kib("self"));
             std::thread::sleep(Duration::from_millis(5));
         }
         most
     });
     // They have called and are served: what is measured begins with the turn.
     let wires: Vec<Wire> = (0..CUSTOMERS).map(|_| block_on(called(to, None))).collect();
-    let (begin, spent) = (Instant::now(), processor_seconds());
+    let (begin, spent) = (Instant::now(), processor_ticks("self"));
     let spans: Vec<f64> = block_on(async {
         let drains = wires.into_iter().enumerate().map(|(owner, wire)| {
             let office = place.office.clone();
@@ -98,7 +101,7 @@ fn crowd(place: &Place, each: usize, to: SocketAddr) -> Seen {
         });
         futures::future::join_all(drains).await
     });
-    let processor = processor_seconds() - spent;
+    let processor = (processor_ticks("self") - spent) as f64;
     is_over.store(true, Ordering::Relaxed);
     let most = watch.join().expect("watched");
     let slowest = spans.iter().copied().fold(0.0, f64::max);
@@ -118,13 +121,4 @@ fn is_chosen(engine: &str) -> bool {
     let chosen: Vec<_> =
         ["memory", "durable"].iter().filter(|n| words.iter().any(|w| w == *n)).collect();
     chosen.is_empty() || chosen.iter().any(|name| engine.contains(**name))
-}
-
-/// Processor time of this process so far, in its own code and in the system's.
-fn processor_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("a Linux system");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    let ticks = |at: usize| fields[at].parse::<f64>().expect("a number");
-    // utime and stime behind the name, in hundredths of a second.
-    (ticks(11) + ticks(12)) / 100.0
 }

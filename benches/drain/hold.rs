@@ -16,7 +16,8 @@ use restante::net::deliver::deliver_dialed;
 use restante::net::dial::connect;
 use restante::net::stop::Stop;
 
-use super::place::{Kind, Place, put, resident};
+use super::place::{Kind, Place, put};
+use super::process::resident_kib;
 use super::row;
 
 const CUSTOMERS: usize = 10_000;
@@ -141,7 +142,7 @@ fn held(word: &str, kind: Kind) {
     place.office.set_policy(policy);
     let servers = Servers::start();
     let (giver, stop) = Stop::new();
-    let before = resident();
+    let before = resident_kib("self");
     let mut drains = Vec::new();
     for group in (0..CUSTOMERS).collect::<Vec<_>>().chunks(100) {
         for owner in group.iter().copied() {
@@ -166,7 +167,7 @@ fn held(word: &str, kind: Kind) {
         assert!(Instant::now() < deadline, "not all were settled in a minute");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let each = resident().saturating_sub(before) as f64 / CUSTOMERS as f64 / 1024.0;
+    let each = resident_kib("self").saturating_sub(before) as f64 / CUSTOMERS as f64;
     row("memory of each, our side", each, "KiB", each / 20.0, "20 KiB");
     let (mut whole, mut push) = (Vec::new(), Vec::new());
     for number in 0..1000 {

@@ -219,10 +219,3 @@ impl Place {
         server.join().expect("served").duration_since(begin)
     }
 }
-
-/// Resident memory of this process in octets.
-pub(crate) fn resident() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").expect("a Linux system");
-    text.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number")
-        * 4096
-}

@@ -25,8 +25,10 @@ const READ_BYTES: usize = 4 << 10;
 /// Rounds of work before other tasks get their turn.
 const ROUNDS_MAX: usize = 32;
 /// Octets written before other tasks get their turn: among many drains none gets far ahead, whatever the size of the
-/// socket's buffer. A large message has a longer turn, since each new one costs it time.
-const TURN_BYTES_MAX: std::ops::Range<usize> = 64 << 10..256 << 10;
+/// socket's buffer.
+const TURN_BYTES_MAX: usize = 64 << 10;
+/// The same for a large message, which loses time with each new turn.
+const LARGE_TURN_BYTES_MAX: usize = 256 << 10;
 /// How long closing in order may take; nothing depends on it any more.
 const CLOSE_SECONDS_MAX: Duration = Duration::from_secs(5);
 
@@ -34,7 +36,7 @@ const CLOSE_SECONDS_MAX: Duration = Duration::from_secs(5);
 pub async fn deliver(reversed: Reversed, office: &Arc<Office>, stop: &Stop) -> LastDrain {
     let (wire, lease) = reversed.into_parts();
     let drain = Box::pin(Drain::begin(office.clone(), lease, Way::Atrn, wire.tls.is_some())).await;
-    carried(wire, Box::new(drain), office, stop).await
+    carried(wire, drain, office, stop).await
 }
 
 /// Drains a connection that we opened and that has not been greeted yet, to its end, and hands the lease back.
@@ -45,7 +47,7 @@ pub async fn deliver_dialed(
     stop: &Stop,
 ) -> LastDrain {
     let drain = Box::pin(Drain::begin(office.clone(), lease, Way::Etrn, wire.tls.is_some())).await;
-    carried(wire, Box::new(drain), office, stop).await
+    carried(wire, drain, office, stop).await
 }
 
 /// Drains a connection that we opened and that was greeted (RFC 1985 §5.1), to its end, and hands the lease back.
@@ -60,7 +62,7 @@ pub async fn deliver_opened(
     let is_under_tls = wire.tls.is_some();
     let drain = Drain::begin_opened(office.clone(), lease, way, is_under_tls, peer_name);
     let drain = Box::pin(drain).await;
-    carried(wire, Box::new(drain), office, stop).await
+    carried(wire, drain, office, stop).await
 }
 
 async fn carried(
@@ -127,7 +129,7 @@ impl Carrier<'_> {
                 return Poll::Pending;
             }
             let is_large = self.errand.outbox().has_chunks();
-            let most = if is_large { TURN_BYTES_MAX.end } else { TURN_BYTES_MAX.start };
+            let most = if is_large { LARGE_TURN_BYTES_MAX } else { TURN_BYTES_MAX };
             if self.written >= most {
                 break;
             }

@@ -229,13 +229,12 @@ impl Kept {
         if recipient.seen.state.is_over() && !has_arrived {
             return false;
         }
-        if matches!(verdict, Verdict::Said(Outcome::Delivered(_))) {
-            self.recipients.remove(place);
-            return true;
-        }
         let before = recipient.clone();
         match verdict {
-            Verdict::Said(Outcome::Delivered(_)) => {}
+            Verdict::Said(Outcome::Delivered(_)) => {
+                self.recipients.remove(place);
+                return true;
+            }
             Verdict::Said(Outcome::Later(reply)) => {
                 recipient.seen.state = RecipientState::Deferred(reply.clone());
                 count_attempt(recipient, token);

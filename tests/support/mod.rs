@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test takes what it needs")]
 
+pub mod process;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -196,10 +198,8 @@ impl Provider {
         Peer(BufReader::with_capacity(256 << 10, Duplex::Plain(stream)))
     }
 
-    /// TLS over this connection, with our certificate as the only authority.
-    pub fn secure(&self, peer: Peer) -> Peer {
-        assert!(peer.0.buffer().is_empty(), "bytes before TLS");
-        let Duplex::Plain(stream) = peer.0.into_inner() else { panic!("TLS inside TLS") };
+    /// What trusts our certificate, and no other.
+    pub fn trust(&self) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         use rustls::pki_types::pem::PemObject;
         let file = self.folder.join("certificate.pem");
@@ -211,8 +211,15 @@ impl Provider {
             .expect("versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        Arc::new(config)
+    }
+
+    /// TLS over this connection, with our certificate as the only authority.
+    pub fn secure(&self, peer: Peer) -> Peer {
+        assert!(peer.0.buffer().is_empty(), "bytes before TLS");
+        let Duplex::Plain(stream) = peer.0.into_inner() else { panic!("TLS inside TLS") };
         let name = "localhost".try_into().expect("a name");
-        let connection = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
+        let connection = rustls::ClientConnection::new(self.trust(), name).expect("a client");
         let stream = rustls::StreamOwned::new(connection, stream);
         Peer(BufReader::with_capacity(256 << 10, Duplex::Tls(Box::new(stream))))
     }

@@ -14,7 +14,7 @@ use futures::{FutureExt, StreamExt};
 
 use super::body::{Body, begun};
 use super::seven::{SevenBit, Trouble};
-use super::shares::{is_one_transaction, transactions};
+use super::shares::transactions;
 use crate::mail::{BodyKind, Envelope, ForwardPath, Lease, QueueId, Timestamp};
 use crate::provider::mime::Obstacle;
 use crate::smtp::sender::{Extensions, Outgoing, Unfit};
@@ -277,14 +277,10 @@ impl Feed {
     }
 
     fn split(&mut self, mut head: Head, offers: &Extensions) {
-        let all = std::mem::take(&mut head.recipients);
-        if is_one_transaction(&all, offers) {
-            return self.load(head, all, 1);
-        }
-        let shares = transactions(&all, offers);
+        let shares = transactions(std::mem::take(&mut head.recipients), offers);
         let parts = u32::try_from(shares.len()).unwrap_or(u32::MAX);
         for some in shares {
-            self.load(head.clone(), some.into_iter().cloned().collect(), parts);
+            self.load(head.clone(), some, parts);
         }
     }
 

@@ -108,7 +108,12 @@ struct Leaving {
 
 impl Drain {
     /// Begins a drain: what is left is to carry octets. `is_under_tls`: the wire is encrypted.
-    pub async fn begin(office: Arc<Office>, lease: Lease, way: Way, is_under_tls: bool) -> Self {
+    pub async fn begin(
+        office: Arc<Office>,
+        lease: Lease,
+        way: Way,
+        is_under_tls: bool,
+    ) -> Box<Self> {
         let policy = office.policy();
         let customer = office.directory.customer(lease.customer()).await.ok().flatten();
         let mut rules = match customer.as_deref() {
@@ -142,7 +147,7 @@ impl Drain {
         let books =
             Books::new(office.clone(), lease.clone(), rules.window, rules.rejects, way.as_str());
         let now = office.world.monotonic();
-        Self {
+        Box::new(Self {
             feed: Feed::new(office.store.clone(), lease.clone()),
             clockwork: Clockwork::new(office.world.clone(), now, &rules),
             started: office.world.now(),
@@ -167,7 +172,7 @@ impl Drain {
             is_under_tls,
             is_line_by_line,
             actions: Vec::new(),
-        }
+        })
     }
 
     /// As [`Drain::begin`], on a connection that we opened: the greeting is over, and `peer_name` is the name in
@@ -178,7 +183,7 @@ impl Drain {
         way: Way,
         is_under_tls: bool,
         peer_name: Option<String>,
-    ) -> Self {
+    ) -> Box<Self> {
         let mut drain = Self::begin(office, lease, way, is_under_tls).await;
         let style = drain.sender.style().clone();
         drain.sender = Sender::opened(style, peer_name);

@@ -9,9 +9,9 @@ use crate::store::HeldRecipient;
 /// Recipients in a transaction where the server names no limit (RFC 5321 §4.5.3.1.8).
 const RECIPIENTS_MAX: usize = 100;
 
-/// Whether all recipients go in one transaction, as [`transactions`] would have it; some of what it would put together
+/// Whether all recipients go in one transaction, as [`by_limits`] would have it; some of what it would put together
 /// is left to it.
-pub(super) fn is_one_transaction(all: &[HeldRecipient], offers: &Extensions) -> bool {
+fn is_one_transaction(all: &[HeldRecipient], offers: &Extensions) -> bool {
     let [first, others @ ..] = all else { return false };
     let kind = |held: &HeldRecipient| offers.smtputf8 || held.recipient.forward_path.is_ascii();
     let domain = first.recipient.forward_path.domain();
@@ -31,10 +31,18 @@ fn limit(max: Option<u64>) -> usize {
 
 /// The recipients of each transaction: no more of them, and in no more domains, than the server takes (RFC 9422
 /// §4). Their order stays, but for those that have to wait for a transaction of their domain.
-pub(super) fn transactions<'a>(
-    all: &'a [HeldRecipient],
+pub(super) fn transactions(
+    all: Vec<HeldRecipient>,
     offers: &Extensions,
-) -> Vec<Vec<&'a HeldRecipient>> {
+) -> Vec<Vec<HeldRecipient>> {
+    // Most messages, and no more is looked at then.
+    if is_one_transaction(&all, offers) {
+        return vec![all];
+    }
+    by_limits(&all, offers).into_iter().map(|some| some.into_iter().cloned().collect()).collect()
+}
+
+fn by_limits<'a>(all: &'a [HeldRecipient], offers: &Extensions) -> Vec<Vec<&'a HeldRecipient>> {
     let domain_of = |held: &'a HeldRecipient| held.recipient.forward_path.domain();
     let mut domains: Vec<&Domain> = Vec::new();
     for domain in all.iter().map(domain_of) {
@@ -83,7 +91,7 @@ mod tests {
             for chosen in 0..1 << paths.len() {
                 let bits = (0..paths.len()).filter(|bit| chosen >> bit & 1 == 1);
                 let all: Vec<HeldRecipient> = bits.map(|bit| held(paths[bit])).collect();
-                let shares = transactions(&all, &offers);
+                let shares = by_limits(&all, &offers);
                 assert_eq!(shares.iter().map(Vec::len).sum::<usize>(), all.len(), "nobody is lost");
                 if is_one_transaction(&all, &offers) {
                     assert_eq!(shares, [all.iter().collect::<Vec<_>>()]);

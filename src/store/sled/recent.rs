@@ -54,9 +54,8 @@ impl Inner {
     }
 
     fn forget(&mut self, id: QueueId) -> Option<Found> {
-        let younger = self.younger.remove(&id);
-        // In one of the two at most, but for one that was read twice; and then the younger is no older.
-        let older = if self.older.is_empty() { None } else { self.older.remove(&id) };
+        // One that was read twice may be in both, and then the younger is no older.
+        let (younger, older) = (self.younger.remove(&id), self.older.remove(&id));
         younger.or(older)
     }
 }
