@@ -23,14 +23,16 @@ use crate::store::{BodyReader, Head, HeldRecipient, Position, Store, StoreError}
 /// Most octets of bodies read ahead, all together; one chunk of the store may come on top, and what lies beside them in the
 /// store's block of memory (`store/sled/blocks.rs`) stays until the last of it is sent.
 pub(super) const AHEAD_BYTES_MAX: u64 = 128 << 10;
+/// The same for bodies that were at hand a moment ago: what needs no waiting is read when it can go, and not before.
+const AT_HAND_BYTES_MAX: u64 = 64 << 10;
 /// The largest chunk that a store gives, in octets.
 const CHUNK_BYTES_MAX: u64 = 64 << 10;
 /// Bodies opened ahead, half of them at once: a visit to the store costs more than a small body.
 const OPEN_MAX: usize = 32;
 /// Messages asked for at once; with less than half of that left it asks again.
 const PAGE: usize = 64;
-/// The first page is short, so that the first message does not wait for the others to be looked up.
-const FIRST_PAGE: usize = 2;
+/// The first page is one message, so that it does not wait for the others to be looked up.
+const FIRST_PAGE: usize = 1;
 
 /// One transaction's worth of a message.
 #[derive(Debug)]
@@ -87,6 +89,8 @@ pub(super) struct Feed {
     opening: FuturesOrdered<BoxFuture<'static, Vec<Opened>>>,
     opened: VecDeque<Opened>,
     laden: VecDeque<Laden>,
+    /// What was opened last was there without waiting.
+    is_at_hand: bool,
     /// Parcels in `opening`, `opened` and `laden`, and octets of their first chunks.
     open: usize,
     ahead: u64,
@@ -108,6 +112,7 @@ impl Feed {
             opening: FuturesOrdered::new(),
             opened: VecDeque::new(),
             laden: VecDeque::new(),
+            is_at_hand: false,
             open: 0,
             ahead: 0,
             next_tag: 0,
@@ -170,23 +175,30 @@ impl Feed {
     }
 
     /// One step: at most one piece of news. `offers` is known once EHLO is through; before that only the first
-    /// page is fetched.
+    /// page is fetched. `is_awaited`: nothing waits to be written.
     pub(super) fn poll(
         &mut self,
         offers: Option<&Extensions>,
+        is_awaited: bool,
         context: &mut Context<'_>,
     ) -> Option<News> {
         if let Some(news) = self.poll_page(context) {
             return Some(news);
         }
         let offers = offers?;
-        if let Some(news) = self.open_more(offers) {
+        let before = self.opening.len();
+        if let Some(news) = self.open_more(offers, is_awaited) {
             return Some(news);
         }
-        if self.opened.is_empty()
-            && let Poll::Ready(Some(opened)) = self.opening.poll_next_unpin(context)
-        {
-            self.opened = opened.into();
+        if self.opened.is_empty() {
+            let is_new = before == 0 && !self.opening.is_empty();
+            let opened = self.opening.poll_next_unpin(context);
+            if is_new {
+                self.is_at_hand = opened.is_ready();
+            }
+            if let Poll::Ready(Some(opened)) = opened {
+                self.opened = opened.into();
+            }
         }
         Some(match self.opened.pop_front()? {
             (parcel, Ok(body)) => {
@@ -231,9 +243,16 @@ impl Feed {
         }
     }
 
-    /// Splits and opens as far as the room for reading ahead goes, once half of it is free.
-    fn open_more(&mut self, offers: &Extensions) -> Option<News> {
-        if self.open > OPEN_MAX / 2 || self.ahead > AHEAD_BYTES_MAX / 2 {
+    /// Splits and opens as far as the room for reading ahead goes, once half of it is free; what is at hand only if it
+    /// is awaited.
+    fn open_more(&mut self, offers: &Extensions, is_awaited: bool) -> Option<News> {
+        let ahead_max = if self.is_at_hand { AT_HAND_BYTES_MAX } else { AHEAD_BYTES_MAX };
+        let is_enough = if self.is_at_hand {
+            !is_awaited || self.open > 0
+        } else {
+            self.open > OPEN_MAX / 2 || self.ahead > AHEAD_BYTES_MAX / 2
+        };
+        if is_enough {
             return None;
         }
         let most = if self.has_begun { OPEN_MAX } else { 1 };
@@ -246,7 +265,7 @@ impl Feed {
             }
             let Some(next) = self.parcels.front() else { continue };
             let room = first_chunk(next.outgoing.size);
-            if self.ahead + room > AHEAD_BYTES_MAX {
+            if self.ahead + room > ahead_max {
                 break;
             }
             let Some(mut parcel) = self.parcels.pop_front() else { break };

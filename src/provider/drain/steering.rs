@@ -43,7 +43,7 @@ impl Drain {
 
     fn poll_feed(&mut self, context: &mut Context<'_>) -> bool {
         let offers = self.is_ready.then(|| self.sender.offers());
-        match self.feed.poll(offers, context) {
+        match self.feed.poll(offers, self.outbox.is_empty(), context) {
             None => return false,
             Some(News::Moved) => {}
             Some(News::Page(heads)) => self.turn_page(heads),
