@@ -108,6 +108,53 @@ fn after_a_kill_the_index_is_believed_and_holds_what_it_should() {
     assert!(believed * 2 >= lives, "{believed} of {lives}");
 }
 
+#[test]
+fn a_lesson_outlives_a_kill_though_no_mail_moved_since() {
+    let home = folder();
+    let store = SledStore::open(home.path(), options()).expect("a new store");
+    put(&store, 1, &[("a@x.example", "ax")]);
+    block_on(store.maintain()).expect("a checkpoint");
+    let lesson = (name("ax"), "a lesson".to_owned());
+    block_on(store.learn(&lesson.0, Some(lesson.1.clone()))).expect("learnt");
+    block_on(store.maintain()).expect("a turn");
+    kill(store, home.path());
+    let store = SledStore::open(home.path(), options()).expect("opened");
+    assert_eq!(block_on(store.learnt()).expect("lessons"), [lesson]);
+}
+
+#[test]
+fn a_damaged_body_among_several_is_set_aside_alone() {
+    // Not in memory: of files there the system does not say what is at hand.
+    let home = tempfile::tempdir().expect("a folder");
+    let store = SledStore::open(home.path(), options()).expect("a new store");
+    for n in 1..=4 {
+        put_body(&store, message(n, &[("a@x.example", "ax")]), &body(n, 3000)).expect("kept");
+    }
+    let spool = home.path().join("spool");
+    let mut segments = std::fs::read_dir(&spool).expect("a folder").map(|e| e.expect("one").path());
+    let (path, octets) = segments
+        .find_map(|path| {
+            let octets = std::fs::read(&path).expect("read");
+            Some((path, memchr::memmem::find(&octets, &body(3, 3000))?))
+        })
+        .expect("it is somewhere");
+    let file = std::fs::OpenOptions::new().write(true).open(path).expect("opened");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"!", octets as u64 + 1500).expect("damaged");
+    // Its segment is open now, and what is in memory is not waited for.
+    read_from(&store, id(1), 0).expect("read");
+    for turn in 0..2 {
+        let opened = block_on(store.open_bodies([1, 2, 3, 4].map(id).to_vec()));
+        let is_sound: Vec<bool> = opened.iter().map(Result::is_ok).collect();
+        assert_eq!(is_sound, [true, true, false, true], "turn {turn}");
+        assert!(matches!(opened[2], Err(StoreError::Corrupt(of)) if of == id(3)));
+    }
+    let drain = lease(&store, "ax", &["x.example"]);
+    let page = block_on(store.next(&drain, None, 10)).expect("a page");
+    assert_eq!(page.iter().map(|head| head.id).collect::<Vec<_>>(), [1, 2, 4].map(id));
+    let damage = block_on(store.health()).expect("health").damage;
+    assert_eq!(damage.len(), 1, "{damage:?}");
+}
+
 /// Opens it; everything must be as the book says. Answers whether the index was made again for that.
 fn is_made_again(home: &Path, book: &Page, when: &str) -> bool {
     let store = SledStore::open(home, options()).expect("opened");

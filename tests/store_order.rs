@@ -85,6 +85,43 @@ fn the_order_outlives_an_orderly_end() {
 }
 
 #[test]
+fn a_page_that_begins_with_what_is_at_hand_is_whole() {
+    let home = tempfile::tempdir().expect("a folder");
+    let store = open(home.path());
+    fill(&store);
+    // Three are late: they broke the line too often.
+    for _ in 0..3 {
+        let broken = lease(&store, "ax", &["x.example"]);
+        let lost = [0, 3, 30].map(|n| in_doubt(n, 0));
+        block_on(store.settle(&broken, lost.to_vec())).expect("settled");
+        block_on(store.release(broken)).expect("released");
+    }
+    drop(store);
+    let all = |store: &SledStore| {
+        let lease = lease(store, "ax", &["x.example"]);
+        let page = block_on(store.next(&lease, None, 100)).expect("a page");
+        (lease, page)
+    };
+    let (_, whole) = all(&open(home.path()));
+    assert!(whole.len() > 50 && whole[whole.len() - 3].position.rank == 1, "{}", whole.len());
+    // Of which so many were shown before, and are at hand.
+    for shown in [1, 2, 9, whole.len() - 2, whole.len()] {
+        let store = open(home.path());
+        let ours = lease(&store, "ax", &["x.example"]);
+        let page = block_on(store.next(&ours, None, shown)).expect("a page");
+        assert_eq!(page, whole[..shown]);
+        for (from, limit) in [(0, 100), (0, shown + 1), (shown / 2, shown), (shown / 2, 100)] {
+            let after = from.checked_sub(1).map(|last| whole[last].position);
+            let page = block_on(store.next(&ours, after, limit)).expect("a page");
+            let wanted = &whole[from..whole.len().min(from + limit)];
+            assert!(page == wanted, "{shown} shown, {limit} from {from}: {} came", page.len());
+        }
+        let after = whole.last().map(|head| head.position);
+        assert_eq!(block_on(store.next(&ours, after, 5)).expect("a page"), []);
+    }
+}
+
+#[test]
 fn an_order_of_another_day_is_not_believed() {
     let home = tempfile::tempdir().expect("a folder");
     let store = open(home.path());

@@ -249,7 +249,7 @@ fn lesson_key(name: &CustomerName) -> Vec<u8> {
     key
 }
 
-/// Keeps what was learnt about a customer; in the index alone, since it can be learnt again.
+/// Keeps what was learnt about a customer; in the index alone, since it can be learnt again, and a power cut may take it.
 pub(crate) fn learn(
     index: &Index,
     name: &CustomerName,
@@ -260,8 +260,7 @@ pub(crate) fn learn(
         Some(lesson) => index.set(&key, lesson.as_bytes())?,
         None => index.unset(&key)?,
     }
-    // So that it outlives the process; a power cut may take it.
-    index.flush()
+    Ok(())
 }
 
 /// All that was learnt. What cannot be read is passed over: it will be learnt again.

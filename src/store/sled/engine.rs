@@ -1,4 +1,5 @@
-//! The traits on the engine: each call takes what it needs, asks a thread, and waits without blocking.
+//! The traits on the engine: each call takes what it needs, asks a thread, and waits without blocking. What is in memory
+//! is answered at once: a visit to another thread costs more than most answers.
 //!
 //! Called by everybody. Nothing is decided here but where the work is done.
 
@@ -20,7 +21,7 @@ use super::body::{Incoming, Writer};
 use super::committer::{Op, Waiter};
 use super::directory::Change;
 use super::keeper;
-use super::lookup;
+use super::lookup::{self, Wanted};
 use super::reader::Reader;
 use super::shared::{Shared, closed, locked, reading};
 use super::snapshot::SledSnapshot;
@@ -146,13 +147,18 @@ impl Store for SledStore {
                 return Err(StoreError::LostLease);
             }
             let (customer, domains) = (lease.customer().clone(), lease.domains().to_vec());
+            let wanted = Wanted { customer, domains, after, limit };
+            let (heads, is_whole) = wanted.at_hand(&self.shared);
+            if is_whole {
+                return Ok(heads);
+            }
             let token = lease.token();
             self.read(move |shared| {
                 // It may have been lost while others read.
                 if !locked(&shared.leases).is_valid(token, shared.now()) {
                     return Err(StoreError::LostLease);
                 }
-                lookup::next(shared, &customer, &domains, after, limit)
+                wanted.rest(shared, heads)
             })
             .await
         })
@@ -166,10 +172,19 @@ impl Store for SledStore {
     }
 
     fn open_bodies(&self, ids: Vec<QueueId>) -> BoxFuture<'_, Vec<Opened>> {
-        Box::pin(self.read(move |shared| {
-            let opened = Reader::open_all(shared, &ids).into_iter();
-            opened.map(|one| one.map(|reader| Box::new(reader) as Box<dyn BodyReader>)).collect()
-        }))
+        fn boxed(reader: Reader) -> Box<dyn BodyReader> {
+            Box::new(reader)
+        }
+        Box::pin(async move {
+            let at_hand = Reader::open_at_hand(&self.shared, &ids).into_iter();
+            let mut opened: Vec<Opened> = at_hand.map(|reader| Ok(boxed(reader))).collect();
+            let rest = ids[opened.len()..].to_vec();
+            if !rest.is_empty() {
+                let rest = self.read(move |shared| Reader::open_all(shared, &rest)).await;
+                opened.extend(rest.into_iter().map(|one| one.map(boxed)));
+            }
+            opened
+        })
     }
 
     fn settle<'a>(&'a self, lease: &'a Lease, settlements: Vec<Settlement>) -> Answer<'a, ()> {
@@ -352,7 +367,10 @@ impl Directory for SledStore {
     fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()> {
         let name = name.clone();
         self.off(move |shared| {
-            shared.ask(|index| super::directory::learn(index, &name, lesson.as_deref()))
+            shared.ask(|index| super::directory::learn(index, &name, lesson.as_deref()))?;
+            // So that it outlives the process, in a moment.
+            shared.has_lessons.store(true, Ordering::Relaxed);
+            Ok(())
         })
     }
 

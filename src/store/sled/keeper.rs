@@ -21,7 +21,7 @@ use super::record::{Location, Mark};
 use super::scan::{self, Bodies, Found};
 use super::shared::{Shared, closed, locked, reading};
 use super::spool::Lane;
-use super::sync::{Receiver, RecvTimeoutError, block_on};
+use super::sync::{Ordering, Receiver, RecvTimeoutError, block_on};
 use super::{Progress, Step, journal};
 
 /// Time between two rounds of the thread.
@@ -132,8 +132,9 @@ pub(crate) fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
     // One at a time: a later one must not be overwritten by an earlier one.
     let mut last = locked(&shared.checkpointed);
     let applied = locked(&shared.applied).clone();
+    let has_lessons = shared.has_lessons.swap(false, Ordering::Relaxed);
     if last.as_ref() == Some(&applied) {
-        return Ok(());
+        return if has_lessons { shared.ask(Index::flush) } else { Ok(()) };
     }
     let said = serde_json::to_vec(&applied)
         .map_err(|e| StoreError::Transient(format!("a checkpoint: {e}")))?;

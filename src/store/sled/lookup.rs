@@ -110,17 +110,28 @@ fn entry(shared: &Shared, index: &Index, id: QueueId) -> Result<Option<(Entry, u
     }
 }
 
-/// A page of a drain.
-pub(crate) fn next(
-    shared: &Shared,
-    customer: &CustomerName,
-    domains: &[Domain],
-    after: Option<Position>,
-    limit: usize,
-) -> Result<Vec<Head>, StoreError> {
-    shared.ask(|index| {
-        let begun = shared.recent.begin();
-        let (mut heads, mut read) = (Vec::new(), Vec::new());
+/// What a drain asks: a page of these queues behind a position.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) customer: CustomerName,
+    pub(crate) domains: Vec<Domain>,
+    pub(crate) after: Option<Position>,
+    pub(crate) limit: usize,
+}
+
+/// A message cannot be told of without reading the index.
+struct NotAtHand;
+
+impl Wanted {
+    /// Goes through the queues until there are enough heads. `find` tells of a message, unless it is gone.
+    fn collect<E>(
+        &self,
+        shared: &Shared,
+        heads: &mut Vec<Head>,
+        mut find: impl FnMut(QueueId) -> Result<Option<Arc<Entry>>, E>,
+    ) -> Result<(), E> {
+        let Self { customer, domains, limit, .. } = self;
+        let after = heads.last().map(|head| head.position).or(self.after);
         for (rank, class) in [(0u8, Class::Ready), (1, Class::Late)] {
             let start = match after {
                 Some(position) if position.rank > rank => continue,
@@ -129,26 +140,48 @@ pub(crate) fn next(
             };
             let rows = domains.iter().map(|d| Row::new(shared, d, customer, class, start));
             let mut ids = Merged::new(rows.collect());
-            while heads.len() < limit {
+            while heads.len() < *limit {
                 let Some(id) = ids.next() else { break };
-                let (found, sum) = match shared.recent.get(id) {
-                    Some(found) => (found, None),
-                    None => match entry(shared, index, id)? {
-                        Some((found, sum)) => (Arc::new(found), Some(sum)),
-                        None => continue,
-                    },
-                };
+                let Some(found) = find(id)? else { continue };
                 let offer = found.kept.offer(customer, domains);
                 // One that is late in another of these queues is late in all.
-                if let Some(head) = offer.filter(|head| head.position.rank == rank) {
-                    heads.push(head);
-                    read.extend(sum.map(|sum| (found, sum)));
-                }
+                heads.extend(offer.filter(|head| head.position.rank == rank));
             }
         }
-        begun.keep(read);
-        Ok(heads)
-    })
+        Ok(())
+    }
+
+    /// The page as far as it is at hand, which takes no waiting; and whether that is all of it.
+    pub(crate) fn at_hand(&self, shared: &Shared) -> (Vec<Head>, bool) {
+        let mut heads = Vec::new();
+        let find = |id| shared.recent.get(id).map(Some).ok_or(NotAtHand);
+        let is_whole = self.collect(shared, &mut heads, find).is_ok();
+        (heads, is_whole)
+    }
+
+    /// The page, of which these are the first.
+    pub(crate) fn rest(
+        &self,
+        shared: &Shared,
+        mut heads: Vec<Head>,
+    ) -> Result<Vec<Head>, StoreError> {
+        shared.ask(|index| {
+            let begun = shared.recent.begin();
+            let mut read = Vec::new();
+            let find = |id| {
+                if let Some(found) = shared.recent.get(id) {
+                    return Ok(Some(found));
+                }
+                let Some((found, sum)) = entry(shared, index, id)? else { return Ok(None) };
+                let found = Arc::new(found);
+                read.push((found.clone(), sum));
+                Ok::<_, StoreError>(Some(found))
+            };
+            self.collect(shared, &mut heads, find)?;
+            begun.keep(read);
+            Ok(heads)
+        })
+    }
 }
 
 /// A page of a listing.

@@ -67,7 +67,7 @@ use reserve::Reserve;
 use shared::{Shared, closed, locked};
 use spool::Spool;
 use state::Layout;
-use sync::{AtomicU64, Builder, JoinHandle, Mutex, RwLock, Sender, channel};
+use sync::{AtomicBool, AtomicU64, Builder, JoinHandle, Mutex, RwLock, Sender, channel};
 use turns::Turns;
 
 /// What an answer of success means.
@@ -272,6 +272,7 @@ impl SledStore {
             damage: Mutex::new(found.damage),
             checkpointed: Mutex::new(None),
             // The last run's checkpoint is the one on the disk, until this one's second.
+            has_lessons: AtomicBool::new(false),
             flushed: Mutex::new((0, 0)),
             applied: Mutex::new(applied),
             sync_micros: AtomicU64::new(0),

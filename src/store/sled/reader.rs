@@ -106,6 +106,9 @@ impl Frames {
     }
 }
 
+/// Frames, and what came of reading the first of them.
+type Begun = (Frames, io::Result<Option<Bytes>>);
+
 /// The engine's [`BodyReader`].
 pub(crate) struct Reader {
     shared: Weak<Shared>,
@@ -126,28 +129,34 @@ impl Reader {
         Self::begun(shared, frames, first)
     }
 
-    /// Opens these bodies. What is read of them at once lies side by side in memory, since many small pieces that
-    /// one thread makes and another forgets are dear. Blocks.
+    /// Opens these bodies. Blocks.
     pub(crate) fn open_all(shared: &Arc<Shared>, ids: &[QueueId]) -> Vec<Result<Self, StoreError>> {
-        let frames = ids.iter().map(|id| frames_of(shared, *id, 0));
-        let all: Vec<Result<Frames, StoreError>> = frames.collect();
-        let mut block = shared.blocks.take(all.iter().flatten().map(Frames::need).sum());
-        let (mut read, mut begin) = (Vec::with_capacity(all.len()), 0);
-        for frames in all {
-            read.push(frames.map(|mut frames| {
-                let place = &mut block.octets()[begin..begin + frames.need()];
-                let (here, octets) = (begin, place.len());
-                begin += octets;
-                let part = frames.read_into(place, |file, octets, at| file.read_at(octets, at));
-                (frames, part.map(|part| part.map(|part| here + part.start..here + part.end)))
-            }));
-        }
-        let whole = block.freeze();
-        let begun = read.into_iter().map(|one| {
-            let (frames, part) = one?;
-            Self::begun(shared, frames, part.map(|part| part.map(|part| whole.slice(part))))
+        let frames = ids.iter().map(|id| frames_of(shared, *id, 0)).collect();
+        let read = read_all(shared, frames, |file, octets, at| file.read_at(octets, at));
+        read.into_iter()
+            .map(|one| one.and_then(|(frames, first)| Self::begun(shared, frames, first)))
+            .collect()
+    }
+
+    /// The first of these bodies: as many as the system has in memory, so that nothing waits for the disk. Where anything
+    /// is wrong it ends too; who waits for the disk finds that out and says it.
+    pub(crate) fn open_at_hand(shared: &Arc<Shared>, ids: &[QueueId]) -> Vec<Self> {
+        let at_hand = |id: &QueueId| {
+            let entry = shared.recent.get(*id)?;
+            let (file, nonce) = shared.spool.open_file(entry.at.segment)?;
+            let (at, size) = place(&entry).ok()?;
+            Some(Ok(Frames { file, nonce, id: *id, at, size, place: 0 }))
+        };
+        let frames = ids.iter().map_while(at_hand).collect();
+        let waits = || io::Error::from(io::ErrorKind::WouldBlock);
+        let read = read_all(shared, frames, |file, octets, at| {
+            file.read_at_once(octets, at).ok_or_else(waits)
         });
-        begun.collect()
+        let sound = |one: Result<Begun, StoreError>| {
+            let (frames, first) = one.ok()?;
+            Some(Self::of(shared, frames, first.ok()??))
+        };
+        read.into_iter().map_while(sound).collect()
     }
 
     /// Opens the body of a record wherever the message is by now. The segment must not go away meanwhile. Blocks.
@@ -169,11 +178,41 @@ impl Reader {
         frames: Frames,
         first: io::Result<Option<Bytes>>,
     ) -> Result<Self, StoreError> {
-        let shared = Arc::downgrade(shared);
-        let first = Some(sound(&frames, &shared, first)?);
-        let (id, size) = (frames.id, frames.size);
-        Ok(Self { shared, frames: Some(frames), first, ready: VecDeque::new(), id, size })
+        let first = sound(&frames, &Arc::downgrade(shared), first)?;
+        Ok(Self::of(shared, frames, first))
     }
+
+    fn of(shared: &Arc<Shared>, frames: Frames, first: Bytes) -> Self {
+        let (id, size) = (frames.id, frames.size);
+        let (shared, first) = (Arc::downgrade(shared), Some(first));
+        Self { shared, frames: Some(frames), first, ready: VecDeque::new(), id, size }
+    }
+}
+
+/// The first frame of each. They lie side by side in memory, since many small pieces that one thread makes and another
+/// forgets are dear.
+fn read_all(
+    shared: &Shared,
+    all: Vec<Result<Frames, StoreError>>,
+    read: impl Fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>,
+) -> Vec<Result<Begun, StoreError>> {
+    let mut block = shared.blocks.take(all.iter().flatten().map(Frames::need).sum());
+    let (mut parts, mut begin) = (Vec::with_capacity(all.len()), 0);
+    for frames in all {
+        parts.push(frames.map(|mut frames| {
+            let place = &mut block.octets()[begin..begin + frames.need()];
+            let (here, octets) = (begin, place.len());
+            begin += octets;
+            let part = frames.read_into(place, &read);
+            (frames, part.map(|part| part.map(|part| here + part.start..here + part.end)))
+        }));
+    }
+    let whole = block.freeze();
+    let sliced = parts.into_iter().map(|one| {
+        let (frames, part) = one?;
+        Ok((frames, part.map(|part| part.map(|part| whole.slice(part)))))
+    });
+    sliced.collect()
 }
 
 /// The frames of a body whose record is there, if its segment is.

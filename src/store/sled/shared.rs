@@ -24,7 +24,8 @@ use super::recent::Recent;
 use super::snapshot::Snapshots;
 use super::spool::Spool;
 use super::sync::{
-    AtomicU64, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Sender,
+    AtomicBool, AtomicU64, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+    RwLockWriteGuard, Sender,
 };
 use super::turns::Turns;
 
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) checkpointed: Mutex<Option<Applied>>,
     /// The journal's place up to which the index is in the system's hands.
     pub(crate) flushed: Mutex<(u64, u64)>,
+    /// Lessons were written that the index may not have handed to the system yet.
+    pub(crate) has_lessons: AtomicBool,
     pub(crate) sync_micros: AtomicU64,
     /// What is read of many bodies at once.
     pub(crate) blocks: Blocks,

@@ -266,15 +266,19 @@ impl Spool {
         self.locked().segments.values().map(|s| s.len).sum()
     }
 
-    /// The file of a segment and its nonce, for reading; `None` if it is gone.
+    /// The file of a segment and its nonce, for reading, if it is open.
+    pub(crate) fn open_file(&self, number: u64) -> Option<(Arc<dyn DiskFile>, Nonce)> {
+        let state = self.locked();
+        Some((state.files.get(&number)?.clone(), state.segments.get(&number)?.nonce))
+    }
+
+    /// The same, opened where it is not; `None` if it is gone.
     pub(crate) fn file(&self, number: u64) -> io::Result<Option<(Arc<dyn DiskFile>, Nonce)>> {
-        let nonce = {
-            let state = self.locked();
-            let Some(segment) = state.segments.get(&number) else { return Ok(None) };
-            if let Some(file) = state.files.get(&number) {
-                return Ok(Some((file.clone(), segment.nonce)));
-            }
-            segment.nonce
+        if let Some(open) = self.open_file(number) {
+            return Ok(Some(open));
+        }
+        let Some(nonce) = self.segment(number).map(|segment| segment.nonce) else {
+            return Ok(None);
         };
         match self.disk.open(&self.folder.join(file_name(number, &nonce))) {
             Ok(file) => {
