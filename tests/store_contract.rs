@@ -811,9 +811,15 @@ fn lessons_outlive_a_restart_on_disk() {
 
 fn a_closed_store_answers_no_more(s: &Subject) {
     let store = &*s.store;
+    put(store, 3, &[("a@x.example", "ax")]);
     let mut hints = store.changes(&[domain("x.example")]);
+    let drain = lease(store, "ax", &["x.example"]);
+    assert!(block_on(store.open_bodies(vec![id(3)]))[0].is_ok());
     let writer = block_on(store.begin_body(id(1), 0)).expect("a writer");
     block_on(store.close()).expect("closed");
+    assert!(matches!(block_on(store.next(&drain, None, 1)), Err(StoreError::Broken(_))));
+    assert!(matches!(block_on(store.open_bodies(vec![id(3)]))[0], Err(StoreError::Broken(_))));
+    assert!(matches!(block_on(store.open_body(id(3), 0)), Err(StoreError::Broken(_))));
     assert!(block_on(hints.next()).is_none(), "hints end");
     let late = block_on(store.commit(message(1, &[("a@x.example", "ax")]), writer));
     assert!(matches!(late, Err(StoreError::Broken(_))));

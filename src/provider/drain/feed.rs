@@ -1,8 +1,9 @@
 //! The feed: which message goes next, and its octets read ahead from the store.
 //!
 //! Called by the drain at each step. It pages through the leased queues in their order, splits a message's
-//! recipients where the server wants fewer in a transaction, and opens bodies before they are needed. What it
-//! holds is bounded by [`AHEAD_BYTES_MAX`] whatever the size of messages and queues. It decides nobody's fate.
+//! recipients where the server wants fewer in a transaction, and opens bodies before they are needed, but for those that
+//! are at hand. What it holds is bounded by [`AHEAD_BYTES_MAX`] whatever the size of messages and queues. It decides
+//! nobody's fate.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,10 +24,12 @@ use crate::store::{BodyReader, Head, HeldRecipient, Position, Store, StoreError}
 /// Most octets of bodies read ahead, all together; one chunk of the store may come on top, and what lies beside them in the
 /// store's block of memory (`store/sled/blocks.rs`) stays until the last of it is sent.
 pub(super) const AHEAD_BYTES_MAX: u64 = 128 << 10;
-/// The same for bodies that were at hand a moment ago: what needs no waiting is read when it can go, and not before.
+/// The same while bodies are at hand: what comes without waiting is read when the wire has taken what was read before.
 const AT_HAND_BYTES_MAX: u64 = 64 << 10;
 /// The largest chunk that a store gives, in octets.
 const CHUNK_BYTES_MAX: u64 = 64 << 10;
+// Otherwise a large one would never be opened.
+const _: () = assert!(CHUNK_BYTES_MAX <= AT_HAND_BYTES_MAX && AT_HAND_BYTES_MAX <= AHEAD_BYTES_MAX);
 /// Bodies opened ahead, half of them at once: a visit to the store costs more than a small body.
 const OPEN_MAX: usize = 32;
 /// Messages asked for at once; with less than half of that left it asks again.
@@ -89,7 +92,7 @@ pub(super) struct Feed {
     opening: FuturesOrdered<BoxFuture<'static, Vec<Opened>>>,
     opened: VecDeque<Opened>,
     laden: VecDeque<Laden>,
-    /// What was opened last was there without waiting.
+    /// The last bodies that were opened while no others were came without waiting, and none of them had to be converted.
     is_at_hand: bool,
     /// Parcels in `opening`, `opened` and `laden`, and octets of their first chunks.
     open: usize,
@@ -157,9 +160,11 @@ impl Feed {
         self.ahead = 0;
     }
 
-    /// The heads of a page that are to be sent.
-    pub(super) fn accept(&mut self, heads: impl Iterator<Item = Head>) {
+    /// The heads of a page that are to be sent; true if there are any.
+    pub(super) fn accept(&mut self, heads: impl Iterator<Item = Head>) -> bool {
+        let before = self.heads.len();
         self.heads.extend(heads);
+        self.heads.len() > before
     }
 
     /// The size of the next parcel at hand.
@@ -175,11 +180,11 @@ impl Feed {
     }
 
     /// One step: at most one piece of news. `offers` is known once EHLO is through; before that only the first
-    /// page is fetched. `is_awaited`: nothing waits to be written.
+    /// page is fetched.
     pub(super) fn poll(
         &mut self,
         offers: Option<&Extensions>,
-        is_awaited: bool,
+        is_outbox_empty: bool,
         context: &mut Context<'_>,
     ) -> Option<News> {
         if let Some(news) = self.poll_page(context) {
@@ -187,14 +192,14 @@ impl Feed {
         }
         let offers = offers?;
         let before = self.opening.len();
-        if let Some(news) = self.open_more(offers, is_awaited) {
+        if let Some(news) = self.open_more(offers, is_outbox_empty) {
             return Some(news);
         }
         if self.opened.is_empty() {
-            let is_new = before == 0 && !self.opening.is_empty();
+            let new = if before == 0 { self.opening.len() } else { 0 };
             let opened = self.opening.poll_next_unpin(context);
-            if is_new {
-                self.is_at_hand = opened.is_ready();
+            if new > 0 {
+                self.is_at_hand = opened.is_ready() && new == 1;
             }
             if let Poll::Ready(Some(opened)) = opened {
                 self.opened = opened.into();
@@ -243,12 +248,12 @@ impl Feed {
         }
     }
 
-    /// Splits and opens as far as the room for reading ahead goes, once half of it is free; what is at hand only if it
-    /// is awaited.
-    fn open_more(&mut self, offers: &Extensions, is_awaited: bool) -> Option<News> {
+    /// Splits and opens as far as the room for reading ahead goes, once half of it is free; what is at hand only when
+    /// nothing waits to be written.
+    fn open_more(&mut self, offers: &Extensions, is_outbox_empty: bool) -> Option<News> {
         let ahead_max = if self.is_at_hand { AT_HAND_BYTES_MAX } else { AHEAD_BYTES_MAX };
         let is_enough = if self.is_at_hand {
-            !is_awaited || self.open > 0
+            !is_outbox_empty || self.open > 0
         } else {
             self.open > OPEN_MAX / 2 || self.ahead > AHEAD_BYTES_MAX / 2
         };

@@ -46,7 +46,7 @@ impl Drain {
         match self.feed.poll(offers, self.outbox.is_empty(), context) {
             None => return false,
             Some(News::Moved) => {}
-            Some(News::Page(heads)) => self.turn_page(heads),
+            Some(News::Page(heads)) => return self.turn_page(heads, context),
             Some(News::Unfit(parcel, unfit, obstacle)) => {
                 self.decide_unfit(parcel, unfit, obstacle);
             }
@@ -56,9 +56,14 @@ impl Drain {
         true
     }
 
-    fn turn_page(&mut self, heads: Vec<Head>) {
-        let books = &self.books;
-        self.feed.accept(heads.into_iter().filter(|head| !books.knows(head.id)));
+    fn turn_page(&mut self, heads: Vec<Head>, context: &mut Context<'_>) -> bool {
+        let (books, is_last) = (&self.books, heads.is_empty());
+        let is_new = self.feed.accept(heads.into_iter().filter(|head| !books.knows(head.id)));
+        if !is_new && !is_last {
+            // Many may be known, page after page, and every page at hand: others get their turn in between.
+            context.waker().wake_by_ref();
+        }
+        is_new || is_last
     }
 
     /// It cannot be handed to this server: for ever (too big), or until the server is mended.

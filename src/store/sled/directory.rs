@@ -257,10 +257,9 @@ pub(crate) fn learn(
 ) -> Result<(), StoreError> {
     let key = lesson_key(name);
     match lesson {
-        Some(lesson) => index.set(&key, lesson.as_bytes())?,
-        None => index.unset(&key)?,
+        Some(lesson) => index.set(&key, lesson.as_bytes()),
+        None => index.unset(&key),
     }
-    Ok(())
 }
 
 /// All that was learnt. What cannot be read is passed over: it will be learnt again.

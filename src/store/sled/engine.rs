@@ -368,8 +368,8 @@ impl Directory for SledStore {
         let name = name.clone();
         self.off(move |shared| {
             shared.ask(|index| super::directory::learn(index, &name, lesson.as_deref()))?;
-            // So that it outlives the process, in a moment.
-            shared.has_lessons.store(true, Ordering::Relaxed);
+            // So that it outlives the process, with the keeper's next round.
+            shared.has_lessons.store(true, Ordering::Release);
             Ok(())
         })
     }

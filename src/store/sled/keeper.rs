@@ -132,7 +132,7 @@ pub(crate) fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
     // One at a time: a later one must not be overwritten by an earlier one.
     let mut last = locked(&shared.checkpointed);
     let applied = locked(&shared.applied).clone();
-    let has_lessons = shared.has_lessons.swap(false, Ordering::Relaxed);
+    let has_lessons = shared.has_lessons.swap(false, Ordering::AcqRel);
     if last.as_ref() == Some(&applied) {
         return if has_lessons { shared.ask(Index::flush) } else { Ok(()) };
     }

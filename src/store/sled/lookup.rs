@@ -1,6 +1,6 @@
 //! Questions to the index: pages of a drain, listings, what is overdue.
 //!
-//! Called on threads for blocking work. It reads beside the committer: an entry of a queue whose message is
+//! Called on threads for blocking work, but for [`Wanted::at_hand`]. It reads beside the committer: an entry of a queue whose message is
 //! gone by the time it is looked up is passed over. It changes nothing.
 
 use std::cmp::Reverse;
@@ -133,6 +133,9 @@ impl Wanted {
         let Self { customer, domains, limit, .. } = self;
         let after = heads.last().map(|head| head.position).or(self.after);
         for (rank, class) in [(0u8, Class::Ready), (1, Class::Late)] {
+            if heads.len() >= *limit {
+                break;
+            }
             let start = match after {
                 Some(position) if position.rank > rank => continue,
                 Some(position) if position.rank == rank => Some(position.id),
@@ -151,7 +154,7 @@ impl Wanted {
         Ok(())
     }
 
-    /// The page as far as it is at hand, which takes no waiting; and whether that is all of it.
+    /// The page as far as it is at hand, for which nobody waits for the disk; and whether that is all of it.
     pub(crate) fn at_hand(&self, shared: &Shared) -> (Vec<Head>, bool) {
         let mut heads = Vec::new();
         let find = |id| shared.recent.get(id).map(Some).ok_or(NotAtHand);
@@ -174,7 +177,10 @@ impl Wanted {
                 }
                 let Some((found, sum)) = entry(shared, index, id)? else { return Ok(None) };
                 let found = Arc::new(found);
-                read.push((found.clone(), sum));
+                // Some may not be offered after all, and what is kept has a bound.
+                if read.len() < self.limit {
+                    read.push((found.clone(), sum));
+                }
                 Ok::<_, StoreError>(Some(found))
             };
             self.collect(shared, &mut heads, find)?;

@@ -271,8 +271,8 @@ impl SledStore {
             broken: Mutex::new(None),
             damage: Mutex::new(found.damage),
             checkpointed: Mutex::new(None),
-            // The last run's checkpoint is the one on the disk, until this one's second.
             has_lessons: AtomicBool::new(false),
+            // The last run's checkpoint is the one on the disk, until this one's second.
             flushed: Mutex::new((0, 0)),
             applied: Mutex::new(applied),
             sync_micros: AtomicU64::new(0),

@@ -49,20 +49,16 @@ impl Frames {
 
     /// The rest of the frame that holds `place`; nothing at the end. `Ok(None)`: not what was written.
     pub(crate) fn next(&mut self) -> io::Result<Option<Bytes>> {
-        self.take(|file, octets, offset| file.read_at(octets, offset))
+        self.take(waiting)
     }
 
     /// The same if the system has it in memory; `None` otherwise, and also if anything is wrong with it: who waits
     /// for the disk finds that out and says it.
     fn next_at_once(&mut self) -> Option<Bytes> {
-        let waits = || io::Error::from(io::ErrorKind::WouldBlock);
-        self.take(|file, octets, at| file.read_at_once(octets, at).ok_or_else(waits)).ok().flatten()
+        self.take(at_once).ok().flatten()
     }
 
-    fn take(
-        &mut self,
-        read: impl Fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>,
-    ) -> io::Result<Option<Bytes>> {
+    fn take(&mut self, read: Read) -> io::Result<Option<Bytes>> {
         let mut octets = vec![0; self.need()];
         let Some(part) = self.read_into(&mut octets, read)? else { return Ok(None) };
         let mut octets = Bytes::from(octets);
@@ -72,11 +68,7 @@ impl Frames {
     }
 
     /// Reads the next frame into `octets`, of which there are [`Frames::need`], and says which of them are content.
-    fn read_into(
-        &mut self,
-        octets: &mut [u8],
-        read: impl Fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>,
-    ) -> io::Result<Option<Range<usize>>> {
+    fn read_into(&mut self, octets: &mut [u8], read: Read) -> io::Result<Option<Range<usize>>> {
         if octets.is_empty() {
             return Ok(Some(0..0));
         }
@@ -106,6 +98,18 @@ impl Frames {
     }
 }
 
+/// A way of reading from a file.
+type Read = fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>;
+
+fn waiting(file: &dyn DiskFile, octets: &mut [u8], at: u64) -> io::Result<usize> {
+    file.read_at(octets, at)
+}
+
+/// Reads what the system has in memory.
+fn at_once(file: &dyn DiskFile, octets: &mut [u8], at: u64) -> io::Result<usize> {
+    file.read_at_once(octets, at).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+}
+
 /// Frames, and what came of reading the first of them.
 type Begun = (Frames, io::Result<Option<Bytes>>);
 
@@ -113,7 +117,7 @@ type Begun = (Frames, io::Result<Option<Bytes>>);
 pub(crate) struct Reader {
     shared: Weak<Shared>,
     frames: Option<Frames>,
-    /// Read along with the opening, so that a small message costs one visit to the blocking threads.
+    /// Read along with the opening, so that a small message costs one visit to the blocking threads at most.
     first: Option<Bytes>,
     /// Read by later visits beyond what was asked for.
     ready: VecDeque<Bytes>,
@@ -132,15 +136,18 @@ impl Reader {
     /// Opens these bodies. Blocks.
     pub(crate) fn open_all(shared: &Arc<Shared>, ids: &[QueueId]) -> Vec<Result<Self, StoreError>> {
         let frames = ids.iter().map(|id| frames_of(shared, *id, 0)).collect();
-        let read = read_all(shared, frames, |file, octets, at| file.read_at(octets, at));
-        read.into_iter()
+        let begun = read_all(shared, frames, waiting).into_iter();
+        begun
             .map(|one| one.and_then(|(frames, first)| Self::begun(shared, frames, first)))
             .collect()
     }
 
-    /// The first of these bodies: as many as the system has in memory, so that nothing waits for the disk. Where anything
-    /// is wrong it ends too; who waits for the disk finds that out and says it.
+    /// The first of these bodies: as many as the system has in memory, so that nothing waits for the disk. It ends also
+    /// where anything is wrong: who waits for the disk finds that out and says it.
     pub(crate) fn open_at_hand(shared: &Arc<Shared>, ids: &[QueueId]) -> Vec<Self> {
+        if shared.check().is_err() {
+            return Vec::new();
+        }
         let at_hand = |id: &QueueId| {
             let entry = shared.recent.get(*id)?;
             let (file, nonce) = shared.spool.open_file(entry.at.segment)?;
@@ -148,15 +155,11 @@ impl Reader {
             Some(Ok(Frames { file, nonce, id: *id, at, size, place: 0 }))
         };
         let frames = ids.iter().map_while(at_hand).collect();
-        let waits = || io::Error::from(io::ErrorKind::WouldBlock);
-        let read = read_all(shared, frames, |file, octets, at| {
-            file.read_at_once(octets, at).ok_or_else(waits)
-        });
         let sound = |one: Result<Begun, StoreError>| {
             let (frames, first) = one.ok()?;
             Some(Self::of(shared, frames, first.ok()??))
         };
-        read.into_iter().map_while(sound).collect()
+        read_all(shared, frames, at_once).into_iter().map_while(sound).collect()
     }
 
     /// Opens the body of a record wherever the message is by now. The segment must not go away meanwhile. Blocks.
@@ -189,23 +192,28 @@ impl Reader {
     }
 }
 
-/// The first frame of each. They lie side by side in memory, since many small pieces that one thread makes and another
-/// forgets are dear.
+/// The first frame of each, up to one that would have to be waited for. They lie side by side in memory, since many small
+/// pieces that one thread makes and another forgets are dear.
 fn read_all(
     shared: &Shared,
     all: Vec<Result<Frames, StoreError>>,
-    read: impl Fn(&dyn DiskFile, &mut [u8], u64) -> io::Result<usize>,
+    read: Read,
 ) -> Vec<Result<Begun, StoreError>> {
     let mut block = shared.blocks.take(all.iter().flatten().map(Frames::need).sum());
     let (mut parts, mut begin) = (Vec::with_capacity(all.len()), 0);
     for frames in all {
-        parts.push(frames.map(|mut frames| {
+        let part = frames.map(|mut frames| {
             let place = &mut block.octets()[begin..begin + frames.need()];
             let (here, octets) = (begin, place.len());
             begin += octets;
-            let part = frames.read_into(place, &read);
+            let part = frames.read_into(place, read);
             (frames, part.map(|part| part.map(|part| here + part.start..here + part.end)))
-        }));
+        });
+        let waits = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        if part.as_ref().is_ok_and(|(_, part)| part.as_ref().is_err_and(waits)) {
+            break;
+        }
+        parts.push(part);
     }
     let whole = block.freeze();
     let sliced = parts.into_iter().map(|one| {

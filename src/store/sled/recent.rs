@@ -41,16 +41,20 @@ struct Inner {
 }
 
 impl Inner {
-    fn insert(&mut self, (entry, sum): Found) {
+    /// Answers what is forgotten for it, to be dropped when others need not wait for that.
+    fn insert(&mut self, (entry, sum): Found) -> HashMap<QueueId, Found> {
+        let mut forgotten = HashMap::new();
         if !(1..=RECIPIENTS_MAX).contains(&entry.kept.recipients.len()) {
-            return;
+            return forgotten;
         }
         if self.octets >= KEPT_BYTES_MAX / 2 {
-            self.older = std::mem::take(&mut self.younger);
+            let younger = std::mem::take(&mut self.younger);
+            forgotten = std::mem::replace(&mut self.older, younger);
             self.octets = 0;
         }
         self.octets += weight(&entry.kept);
         self.younger.insert(entry.kept.id, (entry, sum));
+        forgotten
     }
 
     fn forget(&mut self, id: QueueId) -> Option<Found> {
@@ -115,7 +119,10 @@ impl Recent {
     /// Keeps what the index has been given now. For the committer, which alone changes anything.
     pub(crate) fn put(&self, came: impl Iterator<Item = Found>) {
         let mut inner = locked(&self.0);
-        came.for_each(|found| inner.insert(found));
+        let forgotten: Vec<_> =
+            came.map(|found| inner.insert(found)).filter(|some| !some.is_empty()).collect();
+        drop(inner);
+        drop(forgotten);
     }
 
     /// The index was changed about these.
@@ -143,12 +150,15 @@ impl Reading<'_> {
         if self.generation < inner.forgotten {
             return;
         }
+        let mut forgotten = Vec::new();
         for (entry, sum) in read {
             let id = entry.kept.id;
             if inner.changed.get(&id).is_none_or(|at| *at <= self.generation) {
-                inner.insert((entry, sum));
+                forgotten.push(inner.insert((entry, sum)));
             }
         }
+        drop(inner);
+        drop(forgotten);
     }
 }
 
