@@ -28,7 +28,7 @@ fn main() {
     let customers = std::env::var("RESTANTE_WAIT_CUSTOMERS").ok().and_then(|n| n.parse().ok());
     let customers: usize = customers.unwrap_or(10_000);
     assert!(customers > 1, "what one costs is told from the difference");
-    raise_descriptors();
+    let customers = customers.min(raise_descriptors());
     println!("{customers} customers; KiB of the provider for each, and milliseconds\n");
     println!("{:<58} {:>10} {:>8}", "", "", "of goal");
     for (word, listener) in [("clear text", "odmr"), ("TLS", "odmrs")] {
@@ -36,14 +36,17 @@ fn main() {
     }
 }
 
-/// The provider keeps two for each session; only root may go beyond the hard limit.
-fn raise_descriptors() {
+/// Answers how many customers there can be: the provider keeps two for each session, and only root may go beyond the hard
+/// limit.
+fn raise_descriptors() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let wanted = Rlimit { current: Some(65_536), maximum: Some(65_536) };
     if setrlimit(Resource::Nofile, wanted).is_err() {
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("allowed");
     }
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(most.saturating_sub(200) / 2).unwrap_or(usize::MAX)
 }
 
 fn row(what: &str, value: f64, goal: f64) {
