@@ -92,7 +92,7 @@ pub(super) struct Feed {
     opening: FuturesOrdered<BoxFuture<'static, Vec<Opened>>>,
     opened: VecDeque<Opened>,
     laden: VecDeque<Laden>,
-    /// The last bodies that were opened while no others were came without waiting, and none of them had to be converted.
+    /// Bodies came without waiting when some were last opened with no others under way, and none had to be converted.
     is_at_hand: bool,
     /// Parcels in `opening`, `opened` and `laden`, and octets of their first chunks.
     open: usize,

@@ -1,7 +1,7 @@
 //! Questions to the index: pages of a drain, listings, what is overdue.
 //!
-//! Called on threads for blocking work, but for [`Wanted::at_hand`]. It reads beside the committer: an entry of a queue whose message is
-//! gone by the time it is looked up is passed over. It changes nothing.
+//! Called on threads for blocking work, but for [`Wanted::at_hand`]. It reads beside the committer: an entry of a queue
+//! whose message is gone by the time it is looked up is passed over. It changes nothing.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};

@@ -136,7 +136,7 @@ impl Reader {
     /// Opens these bodies. Blocks.
     pub(crate) fn open_all(shared: &Arc<Shared>, ids: &[QueueId]) -> Vec<Result<Self, StoreError>> {
         let frames = ids.iter().map(|id| frames_of(shared, *id, 0)).collect();
-        let begun = read_all(shared, frames, waiting).into_iter();
+        let begun = read_all(shared, frames, waiting, false).into_iter();
         begun
             .map(|one| one.and_then(|(frames, first)| Self::begun(shared, frames, first)))
             .collect()
@@ -159,7 +159,7 @@ impl Reader {
             let (frames, first) = one.ok()?;
             Some(Self::of(shared, frames, first.ok()??))
         };
-        read_all(shared, frames, at_once).into_iter().map_while(sound).collect()
+        read_all(shared, frames, at_once, true).into_iter().map_while(sound).collect()
     }
 
     /// Opens the body of a record wherever the message is by now. The segment must not go away meanwhile. Blocks.
@@ -192,12 +192,13 @@ impl Reader {
     }
 }
 
-/// The first frame of each, up to one that would have to be waited for. They lie side by side in memory, since many small
-/// pieces that one thread makes and another forgets are dear.
+/// The first frame of each, or of those before the first that cannot be read. They lie side by side in memory, since many
+/// small pieces that one thread makes and another forgets are dear.
 fn read_all(
     shared: &Shared,
     all: Vec<Result<Frames, StoreError>>,
     read: Read,
+    ends_at_trouble: bool,
 ) -> Vec<Result<Begun, StoreError>> {
     let mut block = shared.blocks.take(all.iter().flatten().map(Frames::need).sum());
     let (mut parts, mut begin) = (Vec::with_capacity(all.len()), 0);
@@ -209,8 +210,7 @@ fn read_all(
             let part = frames.read_into(place, read);
             (frames, part.map(|part| part.map(|part| here + part.start..here + part.end)))
         });
-        let waits = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        if part.as_ref().is_ok_and(|(_, part)| part.as_ref().is_err_and(waits)) {
+        if ends_at_trouble && !matches!(part, Ok((_, Ok(Some(_))))) {
             break;
         }
         parts.push(part);
