@@ -151,7 +151,7 @@ impl Directory for Watched {
     watched! {
         customer(name: &'a CustomerName) -> Answer<'a, Option<Arc<Customer>>>;
         owner(domain: &'a Domain) -> Answer<'a, Option<Arc<Customer>>>;
-        learn(name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()>;
+        learn(name: &'a CustomerName, lesson: Option<String>, is_pressing: bool) -> Answer<'a, ()>;
         remove(name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>>;
     }
 }

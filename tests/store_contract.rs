@@ -777,12 +777,12 @@ fn lessons_are_kept_until_forgotten(s: &Subject) {
     };
     assert_eq!(learnt(), []);
     for (who, lesson) in [("ax", "first"), ("by", "of by"), ("ax", "second \u{fc}\n")] {
-        block_on(store.learn(&name(who), Some(lesson.to_owned()))).expect("kept");
+        block_on(store.learn(&name(who), Some(lesson.to_owned()), false)).expect("kept");
     }
     let both = [(name("ax"), "second \u{fc}\n".to_owned()), (name("by"), "of by".to_owned())];
     assert_eq!(learnt(), both);
-    block_on(store.learn(&name("by"), None)).expect("forgotten");
-    block_on(store.learn(&name("nobody"), None)).expect("nothing to forget");
+    block_on(store.learn(&name("by"), None, true)).expect("forgotten");
+    block_on(store.learn(&name("nobody"), None, false)).expect("nothing to forget");
     assert_eq!(learnt(), both[..1]);
     // A customer takes its lesson along.
     block_on(store.create(customer("ax", &["x.example"]))).expect("created");
@@ -797,7 +797,7 @@ fn lessons_outlive_a_restart_on_disk() {
     let lesson = (name("ax"), "a lesson".to_owned());
     {
         let store = open();
-        block_on(store.learn(&lesson.0, Some(lesson.1.clone()))).expect("kept");
+        block_on(store.learn(&lesson.0, Some(lesson.1.clone()), false)).expect("kept");
         put(&store, 1, &[("a@x.example", "ax")]);
         block_on(store.close()).expect("closed");
     }

@@ -114,12 +114,13 @@ fn a_lesson_outlives_a_kill_though_no_mail_moved_since() {
     let store = SledStore::open(home.path(), options()).expect("a new store");
     put(&store, 1, &[("a@x.example", "ax")]);
     block_on(store.maintain()).expect("a checkpoint");
-    let lesson = (name("ax"), "a lesson".to_owned());
-    block_on(store.learn(&lesson.0, Some(lesson.1.clone()))).expect("learnt");
+    let [slow, pressing] = ["slow", "pressing"].map(|at| (name(at), "a lesson".to_owned()));
+    block_on(store.learn(&slow.0, Some(slow.1.clone()), false)).expect("learnt");
     block_on(store.maintain()).expect("a turn");
+    block_on(store.learn(&pressing.0, Some(pressing.1.clone()), true)).expect("learnt");
     kill(store, home.path());
     let store = SledStore::open(home.path(), options()).expect("opened");
-    assert_eq!(block_on(store.learnt()).expect("lessons"), [lesson]);
+    assert_eq!(block_on(store.learnt()).expect("lessons"), [pressing, slow]);
 }
 
 #[test]

@@ -103,14 +103,15 @@ impl Office {
         Ok(())
     }
 
-    /// Keeps what is known of a customer's side now. Nothing depends on it: trouble is logged.
-    pub async fn keep_lesson(&self, customer: &CustomerName) {
+    /// Keeps what is known of a customer's side now, beyond a kill at once if that is pressing. Nothing depends on it:
+    /// trouble is logged.
+    pub async fn keep_lesson(&self, customer: &CustomerName, is_pressing: bool) {
         let kept = async {
             let lesson = match self.directory.customer(customer).await? {
                 Some(_) => self.servers.lesson(customer),
                 None => return Ok(()),
             };
-            self.directory.learn(customer, lesson).await
+            self.directory.learn(customer, lesson, is_pressing).await
         };
         if let Err(error) = kept.await {
             let error = error.to_string();

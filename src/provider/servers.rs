@@ -3,7 +3,7 @@
 //!
 //! Written by the drain after EHLO and when it stalls, read by the intake, which refuses at RCPT what could only come
 //! back later, by the next drain, and by the reports, which name the server. Kept in the directory beyond a restart;
-//! what a kill or a power cut takes of it is learnt again with the next drain.
+//! what a power cut takes of it, or a kill of the latest that was not dear, is learnt again with the next drain.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

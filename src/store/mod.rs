@@ -411,10 +411,15 @@ pub trait Directory: Send + Sync {
     fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>>;
 
     /// Keeps what was learnt about how to serve this customer, in place of what was kept before; `None` forgets it.
-    /// It survives an orderly end, and soon the end of the process; a kill may take the last moments' and a power cut
-    /// more, since it can be learnt again.
+    /// It survives an orderly end, and the end of the process: at once if it is pressing, otherwise in a moment. A power
+    /// cut may take it, since it can be learnt again.
     /// The text is the caller's own. With the customer it is forgotten, too.
-    fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()>;
+    fn learn<'a>(
+        &'a self,
+        name: &'a CustomerName,
+        lesson: Option<String>,
+        is_pressing: bool,
+    ) -> Answer<'a, ()>;
 
     /// All that was learnt.
     fn learnt(&self) -> Answer<'_, Vec<(CustomerName, String)>>;

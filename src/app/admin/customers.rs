@@ -236,7 +236,7 @@ pub(super) async fn unset(
 /// Whoever writes a profile, or takes one back, knows better than what an earlier drain taught.
 async fn forget_profile(office: &Office, name: &CustomerName, key: &str) {
     if key == "client-profile" && office.servers.learn_profile(name, ClientProfile::Auto) {
-        office.keep_lesson(name).await;
+        office.keep_lesson(name, true).await;
     }
 }
 

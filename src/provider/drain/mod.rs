@@ -254,7 +254,7 @@ impl Drain {
                     self.is_ready = true;
                     let (name, offers) = (self.sender.peer_name(), self.sender.offers());
                     if self.office.servers.met(self.lease.customer(), name, offers) {
-                        self.keep_lesson();
+                        self.keep_lesson(false);
                     }
                 }
                 Action::Fate { tag, recipient, fate } => self.books.fate(tag, recipient, fate),
@@ -278,7 +278,7 @@ impl Drain {
             return;
         }
         if self.office.servers.learn_profile(self.lease.customer(), ClientProfile::Standard) {
-            self.keep_lesson();
+            self.keep_lesson(false);
         }
     }
 
@@ -407,15 +407,15 @@ impl Drain {
         }
     }
 
-    /// What was learnt just now is to outlive a restart; nobody waits for it before the end.
-    fn keep_lesson(&mut self) {
+    /// What was learnt just now is to outlive a restart, and a kill if it was dear; nobody waits for it before the end.
+    fn keep_lesson(&mut self, is_pressing: bool) {
         let (office, customer) = (self.office.clone(), self.lease.customer().clone());
         let before = self.learning.take();
         let work = async move {
             if let Some(before) = before {
                 before.await;
             }
-            office.keep_lesson(&customer).await;
+            office.keep_lesson(&customer, is_pressing).await;
         };
         self.learning = Some(work.boxed());
     }

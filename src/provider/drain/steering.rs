@@ -260,7 +260,7 @@ impl Drain {
             (ClientProfile::Auto, "tries it with one message")
         };
         if self.office.servers.learn_profile(self.lease.customer(), profile) {
-            self.keep_lesson();
+            self.keep_lesson(true);
         }
         let detail = format!(
             "the customer's client answered the first command of a group and then nothing; the next drain \

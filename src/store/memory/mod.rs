@@ -382,7 +382,12 @@ impl Directory for Memory {
         })
     }
 
-    fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()> {
+    fn learn<'a>(
+        &'a self,
+        name: &'a CustomerName,
+        lesson: Option<String>,
+        _is_pressing: bool,
+    ) -> Answer<'a, ()> {
         self.answer(move |state| {
             match lesson {
                 Some(lesson) => state.learnt.insert(name.clone(), lesson),

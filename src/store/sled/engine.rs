@@ -20,6 +20,7 @@ use crate::store::{
 use super::body::{Incoming, Writer};
 use super::committer::{Op, Waiter};
 use super::directory::Change;
+use super::index::Index;
 use super::keeper;
 use super::lookup::{self, Wanted};
 use super::reader::Reader;
@@ -360,14 +361,22 @@ impl Directory for SledStore {
     fn remove<'a>(&'a self, name: &'a CustomerName) -> BoxFuture<'a, Result<(), DirectoryError>> {
         Box::pin(async move {
             self.direct(Change::Remove(name.clone())).await?;
-            self.learn(name, None).await.map_err(DirectoryError::from)
+            self.learn(name, None, true).await.map_err(DirectoryError::from)
         })
     }
 
-    fn learn<'a>(&'a self, name: &'a CustomerName, lesson: Option<String>) -> Answer<'a, ()> {
+    fn learn<'a>(
+        &'a self,
+        name: &'a CustomerName,
+        lesson: Option<String>,
+        is_pressing: bool,
+    ) -> Answer<'a, ()> {
         let name = name.clone();
         self.off(move |shared| {
             shared.ask(|index| super::directory::learn(index, &name, lesson.as_deref()))?;
+            if is_pressing {
+                return shared.ask(Index::flush);
+            }
             // So that it outlives the process, with the keeper's next round.
             shared.has_lessons.store(true, Ordering::Release);
             Ok(())
