@@ -251,11 +251,11 @@ impl Feed {
     /// Splits and opens as far as the room for reading ahead goes, once half of it is free; what is at hand only when
     /// nothing waits to be written.
     fn open_more(&mut self, offers: &Extensions, is_outbox_empty: bool) -> Option<News> {
-        let ahead_max = if self.is_at_hand { AT_HAND_BYTES_MAX } else { AHEAD_BYTES_MAX };
-        let is_enough = if self.is_at_hand {
-            !is_outbox_empty || self.open > 0
+        let (ahead_max, is_enough) = if self.is_at_hand {
+            (AT_HAND_BYTES_MAX, !is_outbox_empty || self.open > 0)
         } else {
-            self.open > OPEN_MAX / 2 || self.ahead > AHEAD_BYTES_MAX / 2
+            let is_enough = self.open > OPEN_MAX / 2 || self.ahead > AHEAD_BYTES_MAX / 2;
+            (AHEAD_BYTES_MAX, is_enough)
         };
         if is_enough {
             return None;
