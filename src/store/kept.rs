@@ -229,29 +229,27 @@ impl Kept {
         if recipient.seen.state.is_over() && !has_arrived {
             return false;
         }
-        let before = recipient.clone();
         match verdict {
             Verdict::Said(Outcome::Delivered(_)) => {
                 self.recipients.remove(place);
-                return true;
+                true
             }
-            Verdict::Said(Outcome::Later(reply)) => {
+            Verdict::Said(Outcome::Later(reply)) => changes(recipient, |recipient| {
                 recipient.seen.state = RecipientState::Deferred(reply.clone());
                 count_attempt(recipient, token);
-            }
-            Verdict::Said(Outcome::Failed(reply)) => {
+            }),
+            Verdict::Said(Outcome::Failed(reply)) => changes(recipient, |recipient| {
                 recipient.seen.state = RecipientState::Failed(reply.clone());
-            }
-            Verdict::Relayed(reply) => {
+            }),
+            Verdict::Relayed(reply) => changes(recipient, |recipient| {
                 recipient.seen.state = RecipientState::Relayed(reply.clone());
-            }
-            Verdict::InDoubt => {
+            }),
+            Verdict::InDoubt => changes(recipient, |recipient| {
                 let fresh = recipient.counted_by != token;
                 recipient.line_breaks = recipient.line_breaks.saturating_add(u32::from(fresh));
                 count_attempt(recipient, token);
-            }
+            }),
         }
-        *recipient != before
     }
 
     /// Forgets recipients that are over, if all of them are here and stand as said. Answers whether they were.
@@ -308,6 +306,13 @@ fn merged(one: Class, other: Class) -> Class {
 /// It waits: neither held nor over.
 fn waits(recipient: &KeptRecipient) -> bool {
     !recipient.seen.held && !recipient.seen.state.is_over()
+}
+
+/// Does it, and answers whether anything is other than before.
+fn changes(recipient: &mut KeptRecipient, work: impl FnOnce(&mut KeptRecipient)) -> bool {
+    let before = recipient.clone();
+    work(recipient);
+    *recipient != before
 }
 
 fn count_attempt(recipient: &mut KeptRecipient, token: u64) {
