@@ -36,6 +36,10 @@ pub(crate) fn rows(messages: usize) {
         let spent = (processor_ticks("self") - before) as f64;
         drop(place);
         row("one customer", one, "messages/s", 1.0, "itself");
+        let place = Place::spread(kind("turns"), messages, CUSTOMERS, 4096);
+        let turns = in_turns(&place, messages / CUSTOMERS, sink.address);
+        drop(place);
+        row("200 customers, one after the other", turns, "messages/s", turns / one, "one customer");
         let place = Place::spread(kind("many"), messages, CUSTOMERS, 4096);
         let seen = crowd(&place, messages / CUSTOMERS, sink.address);
         row(
@@ -45,6 +49,7 @@ pub(crate) fn rows(messages: usize) {
             seen.rate / one,
             "one customer",
         );
+        row("the same", seen.rate, "messages/s", seen.rate / turns, "one after the other");
         let micros = seen.processor / messages as f64 * 1e4;
         row(
             "processor time of a message, sinks included",
@@ -63,6 +68,19 @@ pub(crate) fn rows(messages: usize) {
         let each = seen.grown as f64 / CUSTOMERS as f64;
         row("most memory while they run, each", each, "KiB", each / 256.0, "256 KiB");
     }
+}
+
+/// Messages a second while no two of them are served at the same time.
+fn in_turns(place: &Place, each: usize, to: SocketAddr) -> f64 {
+    let wires: Vec<Wire> = (0..CUSTOMERS).map(|_| block_on(called(to, None))).collect();
+    let begin = Instant::now();
+    for (owner, wire) in wires.into_iter().enumerate() {
+        let office = place.office.clone();
+        let drain = async_std::task::spawn(Place::draining(office, owner, wire));
+        let last = block_on(drain);
+        assert_eq!((last.ended.as_str(), last.messages), ("quit", each as u64));
+    }
+    (CUSTOMERS * each) as f64 / begin.elapsed().as_secs_f64()
 }
 
 struct Seen {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use restante::net::tls::{ClientTls, Trust};
 use restante::net::wire::Wire;
@@ -74,17 +74,31 @@ impl Sink {
     }
 
     fn listen(work: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let listener = Arc::new(TcpListener::bind("127.0.0.1:0").expect("a port"));
         let address = listener.local_addr().expect("bound");
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let work = work.clone();
-                stream.set_nodelay(true).expect("a socket");
-                std::thread::spawn(move || work(stream));
-            }
-        });
+        answer(listener, Arc::new(AtomicUsize::new(0)), work);
         Self { address }
     }
+}
+
+/// A thread that answers calls one after the other; when the last that waits for one has it, another thread waits. None
+/// ever ends: a thread's end costs a tenth of a millisecond, which would be counted as the provider's.
+fn answer(
+    listener: Arc<TcpListener>,
+    waiting: Arc<AtomicUsize>,
+    work: impl Fn(TcpStream) + Send + Sync + Clone + 'static,
+) {
+    waiting.fetch_add(1, Ordering::SeqCst);
+    std::thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            if waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+                answer(listener.clone(), waiting.clone(), work.clone());
+            }
+            stream.set_nodelay(true).expect("a socket");
+            work(stream);
+            waiting.fetch_add(1, Ordering::SeqCst);
+        }
+    });
 }
 
 fn encrypted(
