@@ -105,7 +105,7 @@ fn after_a_kill_the_index_is_believed_and_holds_what_it_should() {
         believed += u64::from(is_believed(home.path()));
     }
     // sled writes on threads of its own while its files are copied, so a checkpoint may be missing in a copy.
-    assert!(believed * 2 >= lives, "{believed} of {lives}");
+    assert!(believed * 10 >= lives * 8, "{believed} of {lives}");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_message_that_the_index_forgot_is_noticed_after_a_kill() {
         noticed += u64::from(is_made_again(home.path(), &book, &format!("life {seed}")));
     }
     // What was copied elsewhere since the checkpoint is read from the spool in any case.
-    assert!(noticed >= 4, "{noticed}");
+    assert!(noticed >= 8, "{noticed}");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_message_that_the_index_would_not_let_go_is_noticed_after_a_kill() {
         let is_noticed = is_made_again(home.path(), &book.page(), &format!("life {seed}"));
         noticed += u64::from(before.is_none() && is_noticed);
     }
-    assert!(noticed >= 4, "{noticed}");
+    assert!(noticed >= 8, "{noticed}");
 }
 
 /// The key of message `n` in the index.

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ::sled::{Batch, Db, IVec};
+use ::sled::{Db, IVec};
 
 use crate::mail::QueueId;
 use crate::store::StoreError;
@@ -172,9 +172,20 @@ impl Index {
         Ok(last.map(|(key, _)| message_id(&key)))
     }
 
-    /// Applies a batch, whole.
-    pub(crate) fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        guarded(|| self.db.apply_batch(batch))
+    /// Applies changes, by key, so that neighbours are changed together. Whoever reads meanwhile may see some of them, and
+    /// so may the next life of the store: each says how one key stands, and recovery plays them all again. sled's own
+    /// batches hand its log to the system twice for each of them, by threads that are all woken for it.
+    pub(crate) fn apply(&self, mut changes: Changes) -> Result<(), StoreError> {
+        changes.keys.sort_by(|(one, _), (other, _)| one.cmp(other));
+        guarded(|| {
+            for (key, value) in changes.keys {
+                match value {
+                    Some(value) => self.db.insert(key, value)?,
+                    None => self.db.remove(key)?,
+                };
+            }
+            Ok(())
+        })
     }
 
     /// All messages after `after`, by id: their keys and values.
@@ -269,12 +280,10 @@ impl Iterator for Raw {
     }
 }
 
-/// The changes of one group, as sled takes them.
+/// Changes of the index, in their order: a key and its value, or none where it goes.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    batch: Batch,
-    /// How many keys it touches.
-    pub(crate) keys: usize,
+    keys: Vec<(IVec, Option<Vec<u8>>)>,
 }
 
 impl Changes {
@@ -288,26 +297,22 @@ impl Changes {
         };
         let value = message_value(after);
         let sum = digest(&key, &value);
-        self.keys += 1;
-        self.batch.insert(&key, value);
+        self.keys.push((IVec::from(&key), Some(value)));
         sum
     }
 
     /// Sets a value.
     pub(crate) fn insert(&mut self, key: &[u8], content: &[u8]) {
-        let value = sealed(key, content);
-        self.keys += 1;
-        self.batch.insert(key, value);
+        self.keys.push((IVec::from(key), Some(sealed(key, content))));
     }
 
     /// Removes a key.
     pub(crate) fn remove(&mut self, key: &[u8]) {
-        self.keys += 1;
-        self.batch.remove(key);
+        self.keys.push((IVec::from(key), None));
     }
 
-    /// The batch.
-    pub(crate) fn into_batch(self) -> Batch {
-        self.batch
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
     }
 }

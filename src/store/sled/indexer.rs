@@ -95,9 +95,9 @@ pub(crate) fn change_index(shared: &Shared, group: &mut Group) -> Result<Sums, F
             None => changes.remove(&key),
         }
     }
-    if changes.keys > 0 {
+    if changes.len() > 0 {
         let guard = reading(&shared.index);
-        let applied = guard.as_ref().map(|index| index.apply(changes.into_batch()));
+        let applied = guard.as_ref().map(|index| index.apply(changes));
         applied.unwrap_or(Ok(())).map_err(|e| Failure::Broken(e.to_string()))?;
         shared.recent.changed(group.slots.keys());
     }

@@ -314,7 +314,7 @@ impl Opening<'_> {
             let old = super::index::digest(&key, &value);
             applied.digest = applied.digest.wrapping_add(sum).wrapping_sub(old);
         }
-        counted.index.apply(changes.into_batch())
+        counted.index.apply(changes)
     }
 
     fn finish(

@@ -338,12 +338,12 @@ impl Player<'_> {
         }
         self.changes.replace(known.as_ref(), Some(&entry));
         self.fresh.insert(id, entry);
-        if self.changes.keys >= BATCH_KEYS { self.apply() } else { Ok(()) }
+        if self.changes.len() >= BATCH_KEYS { self.apply() } else { Ok(()) }
     }
 
     fn apply(&mut self) -> Result<(), StoreError> {
         self.fresh.clear();
-        self.index.apply(std::mem::take(&mut self.changes).into_batch())
+        self.index.apply(std::mem::take(&mut self.changes))
     }
 
     /// What the marks say about messages that are in the index already.
@@ -366,7 +366,7 @@ impl Player<'_> {
                     self.changes.replace(Some(&entry), Some(&now));
                 }
             }
-            if self.changes.keys >= BATCH_KEYS {
+            if self.changes.len() >= BATCH_KEYS {
                 self.apply()?;
             }
         }
