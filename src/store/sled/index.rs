@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::sled::{Db, IVec};
@@ -19,6 +20,8 @@ use crate::store::kept::Kept;
 
 use super::octets::{Garbled, In, Out};
 use super::record::{Location, put_kept, put_location, take_kept, take_location};
+use super::shared::{reading, writing};
+use super::sync::RwLock;
 
 /// The version of values that this program writes.
 const VALUE: u8 = 1;
@@ -48,6 +51,8 @@ pub(crate) struct Entry {
 pub(crate) struct Index {
     db: Db,
     folder: PathBuf,
+    /// Held for writing while a group of changes is applied: nobody reads half of one.
+    changing: Arc<RwLock<()>>,
 }
 
 /// Runs something of sled's and turns its errors and panics into ours.
@@ -146,7 +151,9 @@ impl Index {
         let begun = Instant::now();
         loop {
             match guarded(|| config.open()) {
-                Ok(db) => return Ok(Self { db, folder: folder.to_owned() }),
+                Ok(db) => {
+                    return Ok(Self { db, folder: folder.to_owned(), changing: Arc::default() });
+                }
                 // The store's own lock is ours, so this is the last of the threads of an index that this process has
                 // just closed.
                 Err(error) if is_locked(&error) && begun.elapsed() < LOCKED_MAX => {
@@ -160,23 +167,25 @@ impl Index {
     /// A message and the digest of its value.
     pub(crate) fn entry(&self, id: QueueId) -> Result<Option<(Entry, u64)>, StoreError> {
         let key = message_key(id);
-        let Some(value) = guarded(|| self.db.get(key))? else { return Ok(None) };
+        let Some(value) = self.get(&key)? else { return Ok(None) };
         let entry = message(&key, &value).map_err(|_| StoreError::Corrupt(id))?;
         Ok(Some((entry, digest(&key, &value))))
     }
 
     /// The greatest id of all.
     pub(crate) fn newest(&self) -> Result<Option<QueueId>, StoreError> {
-        let last = self.messages(None)?.iter.next_back();
-        let last = guarded(|| last.transpose())?;
+        let mut all = self.messages(None)?;
+        let _others_too = reading(&self.changing);
+        let last = guarded(|| all.iter.next_back().transpose())?;
         Ok(last.map(|(key, _)| message_id(&key)))
     }
 
-    /// Applies changes, by key, so that neighbours are changed together. Whoever reads meanwhile may see some of them, and
-    /// so may the next life of the store: each says how one key stands, and recovery plays them all again. sled's own
-    /// batches hand its log to the system twice for each of them, by threads that are all woken for it.
+    /// Applies a group of changes. Whoever reads sees all of it or nothing; a life of the store that ends in between may
+    /// leave part of it (docs/decisions/0006-no-batches.md).
     pub(crate) fn apply(&self, mut changes: Changes) -> Result<(), StoreError> {
+        // Neighbours are changed together, and of two words about one key the later one stands: the sort is stable.
         changes.keys.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let _alone = writing(&self.changing);
         guarded(|| {
             for (key, value) in changes.keys {
                 match value {
@@ -219,22 +228,30 @@ impl Index {
     }
 
     fn raw(&self, from: Vec<u8>, to: Vec<u8>) -> Result<Raw, StoreError> {
-        Ok(Raw { iter: guarded(|| Ok(self.db.range(from..to)))? })
+        let iter = guarded(|| Ok(self.db.range(from..to)))?;
+        Ok(Raw { iter, changing: self.changing.clone() })
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        let _others_too = reading(&self.changing);
+        guarded(|| self.db.get(key))
     }
 
     /// The content of a single value.
     pub(crate) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = guarded(|| self.db.get(key))?;
+        let value = self.get(key)?;
         Ok(value.and_then(|v| unsealed(key, &v).ok().map(<[u8]>::to_vec)))
     }
 
     /// Sets a single value.
     pub(crate) fn set(&self, key: &[u8], content: &[u8]) -> Result<(), StoreError> {
+        let _others_too = reading(&self.changing);
         guarded(|| self.db.insert(key, sealed(key, content)).map(|_| ()))
     }
 
     /// Removes a single value.
     pub(crate) fn unset(&self, key: &[u8]) -> Result<(), StoreError> {
+        let _others_too = reading(&self.changing);
         guarded(|| self.db.remove(key).map(|_| ()))
     }
 
@@ -271,11 +288,13 @@ fn sync_all(folder: &Path) -> std::io::Result<()> {
 /// Keys and values as they are.
 pub(crate) struct Raw {
     iter: ::sled::Iter,
+    changing: Arc<RwLock<()>>,
 }
 
 impl Iterator for Raw {
     type Item = Result<(IVec, IVec), StoreError>;
     fn next(&mut self) -> Option<Self::Item> {
+        let _others_too = reading(&self.changing);
         guarded(|| self.iter.next().transpose()).transpose()
     }
 }

@@ -141,7 +141,8 @@ pub(crate) fn checkpoint(shared: &Shared) -> Result<(), StoreError> {
     shared.ask(|index: &Index| {
         index.flush()?;
         // Written after the flush, it can only be found together with all that it speaks of.
-        index.set(&[kind::CHECKPOINT], &said)
+        index.set(&[kind::CHECKPOINT], &said)?;
+        index.flush()
     })?;
     if let Some(last) = &*last {
         *locked(&shared.flushed) = last.journal;

@@ -21,8 +21,8 @@ use super::shared::Applied;
 use super::spool;
 use super::{Progress, Step};
 
-/// Keys that are given to sled at once.
-const BATCH_KEYS: usize = 3000;
+/// Changes that are kept back before the index is changed.
+const CHANGES_MAX: usize = 3000;
 
 #[derive(Debug)]
 enum Said {
@@ -338,7 +338,7 @@ impl Player<'_> {
         }
         self.changes.replace(known.as_ref(), Some(&entry));
         self.fresh.insert(id, entry);
-        if self.changes.len() >= BATCH_KEYS { self.apply() } else { Ok(()) }
+        if self.changes.len() >= CHANGES_MAX { self.apply() } else { Ok(()) }
     }
 
     fn apply(&mut self) -> Result<(), StoreError> {
@@ -366,7 +366,7 @@ impl Player<'_> {
                     self.changes.replace(Some(&entry), Some(&now));
                 }
             }
-            if self.changes.len() >= BATCH_KEYS {
+            if self.changes.len() >= CHANGES_MAX {
                 self.apply()?;
             }
         }
