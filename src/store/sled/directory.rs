@@ -276,8 +276,16 @@ pub(crate) fn learnt(index: &Index) -> Result<Vec<(CustomerName, String)>, Store
     Ok(all)
 }
 
-/// Writes the copy in the index anew.
+/// Writes the copy in the index anew, without those whose removal it has forgotten.
 pub(crate) fn copy_to_index(index: &Index, roster: &Roster) -> Result<(), StoreError> {
+    for pair in index.of_kind(kind::CUSTOMER)? {
+        let (key, value) = pair?;
+        let content = unsealed(&key, &value).ok();
+        let customer = content.and_then(|c| serde_json::from_slice::<Customer>(c).ok());
+        if customer.is_some_and(|customer| roster.customer(&customer.name).is_none()) {
+            index.unset(&key)?;
+        }
+    }
     for customer in roster.page(None, usize::MAX) {
         let content = serde_json::to_vec(&*customer).unwrap_or_default();
         index.set(&key_of(&customer.name), &content)?;
