@@ -90,7 +90,8 @@ fn answer(
 ) {
     waiting.fetch_add(1, Ordering::SeqCst);
     std::thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
+        loop {
+            let (stream, _) = listener.accept().expect("a call");
             if waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
                 answer(listener.clone(), waiting.clone(), work.clone());
             }
