@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use futures::executor::block_on;
-use restante::store::{Directory, Filter, Options, SledStore, Store, StoreError};
+use restante::store::{Directory, Filter, Options, QueueAction, SledStore, Store, StoreError};
 use store_support::disk::Dice;
 use store_support::work::*;
 use store_support::*;
@@ -108,17 +108,51 @@ fn after_a_kill_the_index_is_believed_and_holds_what_it_should() {
     assert!(believed * 10 >= lives * 8, "{believed} of {lives}");
 }
 
+type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Makes the index hold these messages and customers and nothing else of them, and marks it.
+fn put_in(home: &Path, pairs: &Pairs) {
+    let sled = index(home);
+    for key in sled.iter().keys().map(|key| key.expect("read")) {
+        if matches!(key[0], b'M' | b'U') && !pairs.contains_key(&*key) {
+            sled.remove(key).expect("taken out");
+        }
+    }
+    for (key, value) in pairs {
+        sled.insert(key, value.as_slice()).expect("put in");
+    }
+    sled.insert(b"~", b"believed").expect("put in");
+}
+
+/// Does something with a copy of the files, in a folder of its own.
+fn restore_elsewhere<T>(files: &Octets, home: &Path, work: impl FnOnce(&Path) -> T) -> T {
+    let elsewhere = folder();
+    let there = |path: &Path| elsewhere.path().join(path.strip_prefix(home).expect("below"));
+    restore(elsewhere.path(), &files.iter().map(|(p, o)| (there(p), o.clone())).collect());
+    work(elsewhere.path())
+}
+
 /// What the index holds of messages and customers, by its keys.
-fn held(home: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn held(home: &Path) -> Pairs {
     let pairs = index(home).iter().map(|pair| pair.expect("read"));
     let pairs = pairs.map(|(key, value)| (key.to_vec(), value.to_vec()));
     pairs.filter(|(key, _)| matches!(key[0], b'M' | b'U')).collect()
 }
 
+/// One of a message's two recipients is delivered: a group of its own.
+fn half(store: &SledStore, book: &Book, who: (&str, &str, u32), numbers: &[u64]) {
+    numbers.iter().for_each(|n| book.note(*n, |told| told.ending = true));
+    let drain = lease(store, who.0, &[who.1]);
+    let said = numbers.iter().map(|n| delivered(*n, who.2)).collect();
+    block_on(store.settle(&drain, said)).expect("settled");
+    block_on(store.release(drain)).expect("released");
+}
+
 #[test]
-fn whatever_part_of_the_last_changes_the_index_has_after_a_kill() {
-    let home = folder();
-    let book = Book::default();
+fn a_group_of_changes_of_which_the_index_has_a_part_is_mended_after_a_kill() {
+    const AX: (&str, &str, u32) = ("ax", "x.example", 0);
+    const BY: (&str, &str, u32) = ("by", "y.example", 1);
+    let (home, book) = (folder(), Book::default());
     let store = SledStore::open(home.path(), options()).expect("a new store");
     for n in 1..=6 {
         block_on(keep(&store, &book, n, 3000));
@@ -127,57 +161,117 @@ fn whatever_part_of_the_last_changes_the_index_has_after_a_kill() {
     block_on(store.maintain()).expect("a checkpoint");
     let mut checkpoint = Octets::new();
     take(home.path(), &mut checkpoint);
-    // Each kind of change: an end, a report instead of a recipient, one recipient less, a birth, a birth and an end.
-    block_on(deliver(&store, &book, &[1, 2]));
-    block_on(report(&store, &book, 3, 20));
-    block_on(report(&store, &book, 4, 21));
-    block_on(keep(&store, &book, 7, 3000));
-    block_on(keep(&store, &book, 8, 3000));
-    block_on(deliver(&store, &book, &[8]));
-    block_on(store.create(customer("come", &["come.example"]))).expect("created");
-    block_on(store.remove(&name("gone"))).expect("removed");
+    restore_elsewhere(&checkpoint, home.path(), |elsewhere| {
+        assert_eq!(held(elsewhere).len(), 7, "the checkpoint has all that was before it");
+    });
+
+    let hold = |action| {
+        let some = Filter { recipient: Some("b@".into()), ..Filter::default() };
+        block_on(store.apply(some, action)).expect("applied");
+    };
+    let steps: [&dyn Fn(); 13] = [
+        &|| half(&store, &book, AX, &[1, 2]),
+        &|| half(&store, &book, BY, &[1, 2]),
+        &|| block_on(report(&store, &book, 3, 20)),
+        &|| block_on(keep(&store, &book, 7, 3000)),
+        &|| block_on(keep(&store, &book, 8, 3000)),
+        &|| hold(QueueAction::Hold),
+        &|| block_on(report(&store, &book, 4, 21)),
+        &|| hold(QueueAction::Release),
+        &|| half(&store, &book, AX, &[8]),
+        &|| half(&store, &book, BY, &[8]),
+        &|| block_on(store.create(customer("come", &["come.example"]))).expect("created"),
+        &|| block_on(store.remove(&name("gone"))).expect("removed"),
+        &|| block_on(keep(&store, &book, 9, 3000)),
+    ];
+    // How the index stood behind each step, as a life after a kill there has it.
+    let stood: Vec<Pairs> = steps
+        .iter()
+        .map(|step| {
+            step();
+            let mut files = Octets::new();
+            take(home.path(), &mut files);
+            restore_elsewhere(&files, home.path(), |elsewhere| {
+                let store = SledStore::open(elsewhere, options()).expect("opened");
+                let damage = block_on(store.health()).expect("health").damage;
+                assert_eq!(damage, Vec::<String>::new());
+                drop(store);
+                held(elsewhere)
+            })
+        })
+        .collect();
+    [1, 2, 8].iter().for_each(|n| book.note(*n, |told| told.ended = true));
     kill(store, home.path());
     let (mut killed, book) = (Octets::new(), book.page());
     take(home.path(), &mut killed);
+    // The spool and the journal of the end, with the index of the checkpoint.
+    let of_index = |path: &PathBuf| path.starts_with(home.path().join("index"));
+    killed.retain(|path, _| !of_index(path));
+    killed.extend(checkpoint.into_iter().filter(|(path, _)| of_index(path)));
 
-    restore(home.path(), &checkpoint);
-    let then = held(home.path());
-    assert_eq!(then.len(), 7, "the checkpoint has all that was before it");
     restore(home.path(), &killed);
-    drop(SledStore::open(home.path(), options()).expect("opened"));
-    let now = held(home.path());
-    let keys = then.keys().chain(now.keys()).filter(|key| then.get(*key) != now.get(*key));
-    let changed: Vec<&Vec<u8>> = keys.collect::<BTreeSet<_>>().into_iter().collect();
-    assert_eq!(changed.len(), 9, "two ends, two changed, two reports, a birth, two customers");
-
-    // As far as sled had come, in the order of the keys; and any part, since groups are in no such order.
-    let mut parts: Vec<u64> = (0..=changed.len()).map(|far| (1 << far) - 1).collect();
-    let mut dice = Dice(7);
-    parts.extend((0..40).map(|_| dice.below(1 << changed.len())));
-    for part in parts {
-        let of_index = |path: &&PathBuf| path.starts_with(home.path().join("index"));
-        let mut files = killed.clone();
-        files.retain(|path, _| !of_index(&path));
-        let old = checkpoint.iter().filter(|(path, _)| of_index(path));
-        files.extend(old.map(|(path, octets)| (path.clone(), octets.clone())));
-        restore(home.path(), &files);
-        let sled = index(home.path());
-        for (_, key) in changed.iter().enumerate().filter(|(n, _)| part >> n & 1 == 1) {
-            match now.get(*key) {
-                Some(value) => sled.insert(key, value.as_slice()).expect("put in"),
-                None => sled.remove(key).expect("taken out"),
-            };
+    let (mut at, now, mut parts) = (held(home.path()), &stood[stood.len() - 1], 0);
+    for next in &stood {
+        let keys: BTreeSet<Vec<u8>> = at.keys().chain(next.keys()).cloned().collect();
+        // In the order of the keys, as a group is applied; the last part is all of it.
+        for key in keys {
+            if at.get(&key) == next.get(&key) {
+                continue;
+            }
+            match next.get(&key) {
+                Some(value) => drop(at.insert(key, value.clone())),
+                None => drop(at.remove(&key)),
+            }
+            parts += 1;
+            restore(home.path(), &killed);
+            put_in(home.path(), &at);
+            let when = format!("part {parts}");
+            let store = SledStore::open(home.path(), options()).expect("opened");
+            compare(&store, &book, &when);
+            let damage = block_on(store.health()).expect("health").damage;
+            assert_eq!(damage, Vec::<String>::new(), "{when}");
+            drop(store);
+            assert!(is_believed(home.path()), "{when}: what is in it was enough");
+            assert!(held(home.path()) == *now, "{when}: what it holds now");
         }
-        sled.insert(b"~", b"believed").expect("put in");
-        drop(sled);
-        let when = format!("part {part:b}");
-        let store = SledStore::open(home.path(), options()).expect("opened");
-        compare(&store, &book, &when);
-        let damage = block_on(store.health()).expect("health").damage;
-        assert_eq!(damage, Vec::<String>::new(), "{when}");
-        drop(store);
-        assert!(is_believed(home.path()), "{when}: what is in it was enough");
-        assert!(held(home.path()) == now, "{when}: what it holds now");
+    }
+    assert!(parts > 25, "{parts}");
+}
+
+#[test]
+fn customers_that_the_log_lost_are_found_in_the_index_and_stay() {
+    for (how, clean) in [("empty", true), ("cut", true), ("cut", false), ("torn", false)] {
+        let home = folder();
+        let store = SledStore::open(home.path(), options()).expect("a new store");
+        let log = home.path().join("directory.log");
+        block_on(store.create(customer("one", &["one.example"]))).expect("created");
+        let before = std::fs::metadata(&log).expect("there").len();
+        block_on(store.create(customer("two", &["two.example"]))).expect("created");
+        block_on(store.maintain()).expect("a checkpoint");
+        if clean {
+            block_on(store.close()).expect("closed");
+            drop(store);
+        } else {
+            kill(store, home.path());
+        }
+        let octets = std::fs::read(&log).expect("read");
+        let end = match how {
+            "empty" => 0,
+            "cut" => before as usize,
+            _ => octets.len() - 3,
+        };
+        std::fs::write(&log, &octets[..end]).expect("written");
+        for life in 0..3 {
+            let store = SledStore::open(home.path(), options()).expect("opened");
+            for there in ["one", "two"] {
+                let found = block_on(store.customer(&name(there))).expect("asked");
+                assert!(found.is_some(), "{how}, clean: {clean}, life {life}: {there}");
+            }
+            let damage = block_on(store.health()).expect("health").damage;
+            assert_eq!(damage.len(), 1, "{how}, clean: {clean}, life {life}: {damage:?}");
+            assert!(damage[0].contains("found in the index"), "{damage:?}");
+            block_on(store.close()).expect("closed");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Called by the committer for changes and by recovery. The log is what counts; the copy in the index is used
 //! only if the log is damaged. Customers are written as JSON, whose field names are the interface's.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub(crate) struct Read {
     pub(crate) roster: Roster,
     pub(crate) key: Option<[u8; 32]>,
     pub(crate) damage: Vec<String>,
+    /// Those that the log says were removed, and did not come again.
+    removed: BTreeSet<CustomerName>,
 }
 
 fn key_of(name: &CustomerName) -> Vec<u8> {
@@ -144,11 +147,14 @@ pub(crate) fn open(
         read.damage.push(format!("directory.log: octets {sound} to {whole} cannot be read"));
     }
     let damaged = !read.damage.is_empty();
-    if sound < whole || octets.is_none() || damaged {
-        recover(&mut read, index, octets.is_none())?;
-    }
+    let log = match (&octets, sound == whole && !damaged) {
+        (None, _) => Found::Nothing,
+        (_, false) => Found::Parts,
+        _ => Found::AllOfIt,
+    };
+    let found = index.map_or(Ok(0), |index| recover(&mut read, index, log))?;
     let living = read.roster.page(None, usize::MAX).len();
-    let rewrite = octets.is_none() || damaged || lines > living + OUTDATED_MAX;
+    let rewrite = octets.is_none() || damaged || found > 0 || lines > living + OUTDATED_MAX;
     if damaged {
         // Kept for a person to look at.
         disk.rename(&path, &folder.join("directory.log.damaged")).map_err(broken)?;
@@ -185,9 +191,13 @@ fn parse(octets: &[u8]) -> (Read, u64, usize) {
         };
         lines += 1;
         match line {
-            Line::Customer(customer) => read.roster.put(*customer),
+            Line::Customer(customer) => {
+                read.removed.remove(&customer.name);
+                read.roster.put(*customer);
+            }
             Line::Removed(name) => {
                 read.roster.remove(&name);
+                read.removed.insert(name);
             }
             Line::Key(key) => read.key = Some(key),
         }
@@ -204,12 +214,32 @@ fn line_at(octets: &[u8], place: usize) -> Option<(Line, usize)> {
     Some((serde_json::from_slice(said).ok()?, place + whole.len()))
 }
 
-/// Adds what only the index has.
-fn recover(read: &mut Read, index: Option<&Index>, missing: bool) -> Result<(), StoreError> {
-    let Some(index) = index else { return Ok(()) };
-    let mut found = 0;
+/// What was found of the log. A file that was cut between two lines looks like all of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Parts,
+    AllOfIt,
+}
+
+/// Adds what only the index has, and takes out of the index those whose removal it has forgotten. Answers how many were
+/// added.
+fn recover(read: &mut Read, index: &Index, log: Found) -> Result<usize, StoreError> {
+    let (mut found, mut forgotten) = (0, 0);
     for pair in index.of_kind(kind::CUSTOMER)? {
         let (key, value) = pair?;
+        let name = std::str::from_utf8(&key[1..]).ok();
+        let name = name.and_then(|name| CustomerName::parse(name).ok());
+        if let (Found::AllOfIt, Some(name)) = (log, &name) {
+            if read.removed.contains(name) {
+                index.unset(&key)?;
+                forgotten += 1;
+            }
+            // The log is written first, so what it has of somebody is as new as what the index has.
+            if read.removed.contains(name) || read.roster.customer(name).is_some() {
+                continue;
+            }
+        }
         let content = unsealed(&key, &value).ok();
         let customer = content.and_then(|c| serde_json::from_slice::<Customer>(c).ok());
         let Some(customer) = customer else {
@@ -222,11 +252,15 @@ fn recover(read: &mut Read, index: Option<&Index>, missing: bool) -> Result<(), 
             found += 1;
         }
     }
-    if missing && found > 0 {
-        read.damage
-            .push(format!("directory.log was missing; {found} customers found in the index"));
+    if forgotten > 0 {
+        // Before the log, which may be written anew, forgets it as well.
+        index.flush()?;
     }
-    Ok(())
+    if found > 0 {
+        let how = if log == Found::Nothing { "was missing" } else { "was cut off or damaged" };
+        read.damage.push(format!("directory.log {how}; {found} customers found in the index"));
+    }
+    Ok(found)
 }
 
 fn write_anew(disk: &dyn Disk, path: &Path, read: &Read) -> io::Result<u64> {
@@ -276,16 +310,8 @@ pub(crate) fn learnt(index: &Index) -> Result<Vec<(CustomerName, String)>, Store
     Ok(all)
 }
 
-/// Writes the copy in the index anew, without those whose removal it has forgotten.
+/// Writes the copy in the index anew.
 pub(crate) fn copy_to_index(index: &Index, roster: &Roster) -> Result<(), StoreError> {
-    for pair in index.of_kind(kind::CUSTOMER)? {
-        let (key, value) = pair?;
-        let content = unsealed(&key, &value).ok();
-        let customer = content.and_then(|c| serde_json::from_slice::<Customer>(c).ok());
-        if customer.is_some_and(|customer| roster.customer(&customer.name).is_none()) {
-            index.unset(&key)?;
-        }
-    }
     for customer in roster.page(None, usize::MAX) {
         let content = serde_json::to_vec(&*customer).unwrap_or_default();
         index.set(&key_of(&customer.name), &content)?;

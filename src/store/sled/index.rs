@@ -51,7 +51,7 @@ pub(crate) struct Entry {
 pub(crate) struct Index {
     db: Db,
     folder: PathBuf,
-    /// Held for writing while a group of changes is applied: nobody reads half of one.
+    /// Held for writing while a group of changes is applied, for reading by each question: sled does not do both at once.
     changing: Arc<RwLock<()>>,
 }
 
@@ -180,8 +180,8 @@ impl Index {
         Ok(last.map(|(key, _)| message_id(&key)))
     }
 
-    /// Applies a group of changes. Whoever reads sees all of it or nothing; a life of the store that ends in between may
-    /// leave part of it (docs/decisions/0006-no-batches.md).
+    /// Applies a group of changes. A question is answered before it or behind it, a listing goes on behind it; a life of the
+    /// store that ends in between may leave part of it (docs/decisions/0006-no-batches.md).
     pub(crate) fn apply(&self, mut changes: Changes) -> Result<(), StoreError> {
         // Neighbours are changed together, and of two words about one key the later one stands: the sort is stable.
         changes.keys.sort_by(|(one, _), (other, _)| one.cmp(other));

@@ -272,7 +272,7 @@ impl SledStore {
             damage: Mutex::new(found.damage),
             checkpointed: Mutex::new(None),
             has_lessons: AtomicBool::new(false),
-            // The last run's checkpoint is the one on the disk, until this one's second.
+            // The last run's checkpoint counts until this one's second, though its first is handed over as well.
             flushed: Mutex::new((0, 0)),
             applied: Mutex::new(applied),
             sync_micros: AtomicU64::new(0),

@@ -170,7 +170,8 @@ impl Shared {
             return Ok(count);
         }
         // One that is over has left the index, and not yet its queue.
-        for id in reading(&self.order).oldest(domain, owner, 8) {
+        let oldest = reading(&self.order).oldest(domain, owner, 8);
+        for id in oldest {
             match index.entry(id) {
                 Ok(Some((entry, _))) => {
                     count.oldest = Some(entry.kept.arrived);
