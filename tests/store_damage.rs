@@ -213,18 +213,19 @@ fn a_group_of_changes_of_which_the_index_has_a_part_is_mended_after_a_kill() {
     let (mut at, now, mut parts) = (held(home.path()), &stood[stood.len() - 1], 0);
     for next in &stood {
         let keys: BTreeSet<Vec<u8>> = at.keys().chain(next.keys()).cloned().collect();
-        // In the order of the keys, as a group is applied; the last part is all of it.
-        for key in keys {
-            if at.get(&key) == next.get(&key) {
-                continue;
-            }
-            match next.get(&key) {
-                Some(value) => drop(at.insert(key, value.clone())),
-                None => drop(at.remove(&key)),
+        let changed: Vec<_> = keys.iter().filter(|key| at.get(*key) != next.get(*key)).collect();
+        // Any part of it, and all of it.
+        for part in 1..1 << changed.len() {
+            let mut there = at.clone();
+            for (_, key) in changed.iter().enumerate().filter(|(n, _)| part >> n & 1 == 1) {
+                match next.get(*key) {
+                    Some(value) => drop(there.insert((*key).clone(), value.clone())),
+                    None => drop(there.remove(*key)),
+                }
             }
             parts += 1;
             restore(home.path(), &killed);
-            put_in(home.path(), &at);
+            put_in(home.path(), &there);
             let when = format!("part {parts}");
             let store = SledStore::open(home.path(), options()).expect("opened");
             compare(&store, &book, &when);
@@ -234,6 +235,7 @@ fn a_group_of_changes_of_which_the_index_has_a_part_is_mended_after_a_kill() {
             assert!(is_believed(home.path()), "{when}: what is in it was enough");
             assert!(held(home.path()) == *now, "{when}: what it holds now");
         }
+        at.clone_from(next);
     }
     assert!(parts > 25, "{parts}");
 }
