@@ -262,6 +262,9 @@ fn customers_that_the_log_lost_are_found_in_the_index_and_stay() {
             "cut" => before as usize,
             _ => octets.len() - 3,
         };
+        if !clean {
+            index(home.path()).insert(b"~", b"believed").expect("put in");
+        }
         std::fs::write(&log, &octets[..end]).expect("written");
         for life in 0..3 {
             let store = SledStore::open(home.path(), options()).expect("opened");
@@ -272,8 +275,35 @@ fn customers_that_the_log_lost_are_found_in_the_index_and_stay() {
             let damage = block_on(store.health()).expect("health").damage;
             assert_eq!(damage.len(), 1, "{how}, clean: {clean}, life {life}: {damage:?}");
             assert!(damage[0].contains("found in the index"), "{damage:?}");
+            let aside = std::fs::read(home.path().join("directory.log.damaged")).expect("kept");
+            assert!(aside == octets[..end], "{how}: what was found is kept aside");
             block_on(store.close()).expect("closed");
+            drop(store);
+            assert!(clean || is_believed(home.path()), "{how}: the index was not made again");
         }
+    }
+}
+
+#[test]
+fn a_domain_has_one_owner_whatever_log_is_put_back() {
+    let home = folder();
+    let store = SledStore::open(home.path(), options()).expect("a new store");
+    let log = home.path().join("directory.log");
+    block_on(store.create(customer("first", &["moves.example"]))).expect("created");
+    let older = std::fs::read(&log).expect("read");
+    block_on(store.remove(&name("first"))).expect("removed");
+    block_on(store.create(customer("second", &["moves.example"]))).expect("created");
+    block_on(store.close()).expect("closed");
+    drop(store);
+    std::fs::write(&log, &older).expect("put back");
+    for life in 0..2 {
+        let store = SledStore::open(home.path(), options()).expect("opened");
+        let there = |at| block_on(store.customer(&name(at))).expect("asked").is_some();
+        assert_eq!((there("first"), there("second")), (true, false), "life {life}");
+        let damage = block_on(store.health()).expect("health").damage;
+        let told = damage.iter().filter(|line| line.contains("customer second")).count();
+        assert_eq!(told, 1, "life {life}: {damage:?}");
+        block_on(store.close()).expect("closed");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The directory on disk: a log of whole customers, and a copy in the index.
 //!
-//! Called by the committer for changes and by recovery. The log is what counts; the copy in the index is used
-//! only if the log is damaged. Customers are written as JSON, whose field names are the interface's.
+//! Called by the committer for changes and by recovery. The log is what counts; of the copy in the index only those
+//! are taken of whom the log says nothing, or more if it is damaged. Customers are written as JSON, whose field names are the interface's.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -155,9 +155,9 @@ pub(crate) fn open(
     let found = index.map_or(Ok(0), |index| recover(&mut read, index, log))?;
     let living = read.roster.page(None, usize::MAX).len();
     let rewrite = octets.is_none() || damaged || found > 0 || lines > living + OUTDATED_MAX;
-    if damaged {
-        // Kept for a person to look at.
-        disk.rename(&path, &folder.join("directory.log.damaged")).map_err(broken)?;
+    if let (Some(octets), true) = (&octets, damaged || found > 0) {
+        // Kept for a person to look at. The log itself stays until another is in its place.
+        replace(disk, &folder.join("directory.log.damaged"), octets).map_err(broken)?;
     }
     let end = if rewrite { write_anew(disk, &path, &read).map_err(broken)? } else { sound };
     let file = disk.open(&path).map_err(broken)?;
@@ -247,10 +247,19 @@ fn recover(read: &mut Read, index: &Index, log: Found) -> Result<usize, StoreErr
             continue;
         };
         let known = read.roster.customer(&customer.name);
-        if known.is_none_or(|k| k.revision < customer.revision) {
-            read.roster.put(customer);
-            found += 1;
+        if known.is_some_and(|known| known.revision >= customer.revision) {
+            continue;
         }
+        let owner = |domain| read.roster.owner(domain).filter(|owner| owner.name != customer.name);
+        if let Some(owner) = customer.domains.iter().find_map(owner) {
+            let (name, other) = (&customer.name, &owner.name);
+            read.damage.push(format!(
+                "the index holds customer {name}, who has a domain that directory.log says is {other}'s"
+            ));
+            continue;
+        }
+        read.roster.put(customer);
+        found += 1;
     }
     if forgotten > 0 {
         // Before the log, which may be written anew, forgets it as well.

@@ -347,7 +347,8 @@ impl Opening<'_> {
             seen = seen.max(read.ok().and_then(|_| file_epoch(&head)).unwrap_or(0));
         }
         let epoch = state::next_epoch(self.disk, self.folder, seen);
-        self.damage.dedup();
+        let mut told = BTreeSet::new();
+        self.damage.retain(|line| told.insert(line.clone()));
         Ok(Recovered {
             tally: counted.tally,
             order: counted.order,
