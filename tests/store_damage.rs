@@ -53,12 +53,19 @@ fn restore(home: &Path, files: &Octets) {
     }
 }
 
-/// Leaves what a kill would leave.
-fn kill(store: SledStore, home: &Path) {
+/// All files as they are now.
+fn taken(home: &Path) -> Octets {
     let mut files = Octets::new();
     take(home, &mut files);
+    files
+}
+
+/// Leaves what a kill would leave, and answers what that is.
+fn kill(store: SledStore, home: &Path) -> Octets {
+    let files = taken(home);
     drop(store);
     restore(home, &files);
+    files
 }
 
 /// A message that is there before the first checkpoint and after the last one.
@@ -81,9 +88,13 @@ fn killed(home: &Path, seed: u64) -> Page {
     let rounds = dice.below(6);
     work(&store, &book, &mut dice, rounds, last);
     kill(store, home);
-    // Whoever makes the index again removes this first.
-    index(home).insert(b"~", b"believed").expect("put in");
+    mark(home);
     book.page()
+}
+
+/// Whoever makes the index again removes this first.
+fn mark(home: &Path) {
+    index(home).insert(b"~", b"believed").expect("put in");
 }
 
 fn is_believed(home: &Path) -> bool {
@@ -110,7 +121,7 @@ fn after_a_kill_the_index_is_believed_and_holds_what_it_should() {
 
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Makes the index hold these messages and customers and nothing else of them, and marks it.
+/// Makes the index hold these messages and customers and nothing else of them.
 fn put_in(home: &Path, pairs: &Pairs) {
     let sled = index(home);
     for key in sled.iter().keys().map(|key| key.expect("read")) {
@@ -121,7 +132,6 @@ fn put_in(home: &Path, pairs: &Pairs) {
     for (key, value) in pairs {
         sled.insert(key, value.as_slice()).expect("put in");
     }
-    sled.insert(b"~", b"believed").expect("put in");
 }
 
 /// Does something with a copy of the files, in a folder of its own.
@@ -159,8 +169,7 @@ fn a_group_of_changes_of_which_the_index_has_a_part_is_mended_after_a_kill() {
     }
     block_on(store.create(customer("gone", &["gone.example"]))).expect("created");
     block_on(store.maintain()).expect("a checkpoint");
-    let mut checkpoint = Octets::new();
-    take(home.path(), &mut checkpoint);
+    let checkpoint = taken(home.path());
     restore_elsewhere(&checkpoint, home.path(), |elsewhere| {
         assert_eq!(held(elsewhere).len(), 7, "the checkpoint has all that was before it");
     });
@@ -184,14 +193,12 @@ fn a_group_of_changes_of_which_the_index_has_a_part_is_mended_after_a_kill() {
         &|| block_on(store.remove(&name("gone"))).expect("removed"),
         &|| block_on(keep(&store, &book, 9, 3000)),
     ];
-    // How the index stood behind each step, as a life after a kill there has it.
+    // How the index stood behind each step: elsewhere it is made again from spool, journal and log.
     let stood: Vec<Pairs> = steps
         .iter()
         .map(|step| {
             step();
-            let mut files = Octets::new();
-            take(home.path(), &mut files);
-            restore_elsewhere(&files, home.path(), |elsewhere| {
+            restore_elsewhere(&taken(home.path()), home.path(), |elsewhere| {
                 let store = SledStore::open(elsewhere, options()).expect("opened");
                 let damage = block_on(store.health()).expect("health").damage;
                 assert_eq!(damage, Vec::<String>::new());
@@ -201,9 +208,7 @@ fn a_group_of_changes_of_which_the_index_has_a_part_is_mended_after_a_kill() {
         })
         .collect();
     [1, 2, 8].iter().for_each(|n| book.note(*n, |told| told.ended = true));
-    kill(store, home.path());
-    let (mut killed, book) = (Octets::new(), book.page());
-    take(home.path(), &mut killed);
+    let (mut killed, book) = (kill(store, home.path()), book.page());
     // The spool and the journal of the end, with the index of the checkpoint.
     let of_index = |path: &PathBuf| path.starts_with(home.path().join("index"));
     killed.retain(|path, _| !of_index(path));
@@ -226,6 +231,7 @@ fn a_group_of_changes_of_which_the_index_has_a_part_is_mended_after_a_kill() {
             parts += 1;
             restore(home.path(), &killed);
             put_in(home.path(), &there);
+            mark(home.path());
             let when = format!("part {parts}");
             let store = SledStore::open(home.path(), options()).expect("opened");
             compare(&store, &book, &when);
@@ -263,7 +269,7 @@ fn customers_that_the_log_lost_are_found_in_the_index_and_stay() {
             _ => octets.len() - 3,
         };
         if !clean {
-            index(home.path()).insert(b"~", b"believed").expect("put in");
+            mark(home.path());
         }
         std::fs::write(&log, &octets[..end]).expect("written");
         for life in 0..3 {
@@ -423,18 +429,17 @@ const CUSTOMERS: [&str; 3] = ["one", "two", "three"];
 
 /// A store with a life behind it: its files while it ran, and after its orderly end.
 fn lived(home: &Path) -> (Book, Octets, Octets) {
-    let (book, mut running, mut ended) = (Book::default(), Octets::new(), Octets::new());
+    let book = Book::default();
     let store = SledStore::open(home, options()).expect("a new store");
     work(&store, &book, &mut Dice(11), 14, 0);
     for n in CUSTOMERS {
         block_on(store.create(customer(n, &[&format!("{n}.example")]))).expect("created");
     }
     // What it holds at this moment is what a kill would leave.
-    take(home, &mut running);
+    let running = taken(home);
     block_on(store.close()).expect("closed");
     drop(store);
-    take(home, &mut ended);
-    (book, running, ended)
+    (book, running, taken(home))
 }
 
 // covers: 28

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_std::task::block_on;
 use restante::net::wire::Wire;
+use restante::provider::Office;
 
 use super::place::{Kind, Place, called};
 use super::process::{processor_ticks, resident_kib};
@@ -72,15 +73,23 @@ pub(crate) fn rows(messages: usize) {
 
 /// Messages a second while no two of them are served at the same time.
 fn in_turns(place: &Place, each: usize, to: SocketAddr) -> f64 {
-    let wires: Vec<Wire> = (0..CUSTOMERS).map(|_| block_on(called(to, None))).collect();
+    let wires = all_called(to);
     let begin = Instant::now();
     for (owner, wire) in wires.into_iter().enumerate() {
-        let office = place.office.clone();
-        let drain = async_std::task::spawn(Place::draining(office, owner, wire));
-        let last = block_on(drain);
-        assert_eq!((last.ended.as_str(), last.messages), ("quit", each as u64));
+        block_on(async_std::task::spawn(served(place.office.clone(), owner, wire, each)));
     }
     (CUSTOMERS * each) as f64 / begin.elapsed().as_secs_f64()
+}
+
+/// They have called and are served: what is measured begins with the turn.
+fn all_called(to: SocketAddr) -> Vec<Wire> {
+    (0..CUSTOMERS).map(|_| block_on(called(to, None))).collect()
+}
+
+/// One customer gets all that there is.
+async fn served(office: Arc<Office>, owner: usize, wire: Wire, each: usize) {
+    let last = Place::draining(office, owner, wire).await;
+    assert_eq!((last.ended.as_str(), last.messages), ("quit", each as u64));
 }
 
 struct Seen {
@@ -105,15 +114,13 @@ fn crowd(place: &Place, each: usize, to: SocketAddr) -> Seen {
         }
         most
     });
-    // They have called and are served: what is measured begins with the turn.
-    let wires: Vec<Wire> = (0..CUSTOMERS).map(|_| block_on(called(to, None))).collect();
+    let wires = all_called(to);
     let (begin, spent) = (Instant::now(), processor_ticks("self"));
     let spans: Vec<f64> = block_on(async {
         let drains = wires.into_iter().enumerate().map(|(owner, wire)| {
-            let office = place.office.clone();
+            let served = served(place.office.clone(), owner, wire, each);
             async_std::task::spawn(async move {
-                let last = Place::draining(office, owner, wire).await;
-                assert_eq!((last.ended.as_str(), last.messages), ("quit", each as u64));
+                served.await;
                 begin.elapsed().as_secs_f64()
             })
         });

@@ -1,7 +1,8 @@
 //! The directory on disk: a log of whole customers, and a copy in the index.
 //!
 //! Called by the committer for changes and by recovery. The log is what counts; of the copy in the index only those
-//! are taken of whom the log says nothing, or more if it is damaged. Customers are written as JSON, whose field names are the interface's.
+//! are taken of whom the log says nothing, or more if it is damaged. Customers are written as JSON, whose field names
+//! are the interface's.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -57,10 +58,13 @@ pub(crate) struct Read {
     removed: BTreeSet<CustomerName>,
 }
 
-fn key_of(name: &CustomerName) -> Vec<u8> {
-    let mut key = vec![kind::CUSTOMER];
-    key.extend_from_slice(name.as_str().as_bytes());
-    key
+fn key_of(kind: u8, name: &CustomerName) -> Vec<u8> {
+    [&[kind], name.as_str().as_bytes()].concat()
+}
+
+/// Of whom a key of the index speaks.
+fn name_of(key: &[u8]) -> Option<CustomerName> {
+    CustomerName::parse(std::str::from_utf8(key.get(1..)?).ok()?).ok()
 }
 
 fn encoded(line: &Line) -> Result<Vec<u8>, StoreError> {
@@ -94,11 +98,11 @@ impl Log {
         match line {
             Line::Customer(customer) => {
                 let content = serde_json::to_vec(&customer).unwrap_or_default();
-                group.customers.push((key_of(&customer.name), Some(content)));
+                group.customers.push((key_of(kind::CUSTOMER, &customer.name), Some(content)));
                 roster.put(*customer);
             }
             Line::Removed(name) => {
-                group.customers.push((key_of(&name), None));
+                group.customers.push((key_of(kind::CUSTOMER, &name), None));
                 roster.remove(&name);
             }
             Line::Key(key) => group.server_key = Some(key),
@@ -147,12 +151,13 @@ pub(crate) fn open(
         read.damage.push(format!("directory.log: octets {sound} to {whole} cannot be read"));
     }
     let damaged = !read.damage.is_empty();
-    let log = match (&octets, sound == whole && !damaged) {
-        (None, _) => Found::Nothing,
-        (_, false) => Found::Parts,
-        _ => Found::AllOfIt,
-    };
-    let found = index.map_or(Ok(0), |index| recover(&mut read, index, log))?;
+    // One that was cut between two lines looks whole.
+    let is_whole = octets.is_some() && sound == whole && !damaged;
+    let found = index.map_or(Ok(0), |index| recover(&mut read, index, is_whole))?;
+    if found > 0 {
+        let how = if octets.is_none() { "was missing" } else { "was cut off or damaged" };
+        read.damage.push(format!("directory.log {how}; {found} customers found in the index"));
+    }
     let living = read.roster.page(None, usize::MAX).len();
     let rewrite = octets.is_none() || damaged || found > 0 || lines > living + OUTDATED_MAX;
     if let (Some(octets), true) = (&octets, damaged || found > 0) {
@@ -214,29 +219,20 @@ fn line_at(octets: &[u8], place: usize) -> Option<(Line, usize)> {
     Some((serde_json::from_slice(said).ok()?, place + whole.len()))
 }
 
-/// What was found of the log. A file that was cut between two lines looks like all of it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Nothing,
-    Parts,
-    AllOfIt,
-}
-
-/// Adds what only the index has, and takes out of the index those whose removal it has forgotten. Answers how many were
-/// added.
-fn recover(read: &mut Read, index: &Index, log: Found) -> Result<usize, StoreError> {
+/// Adds what only the index has and, where the log is whole, takes out of the index those whose removal it has forgotten.
+/// Answers how many were added.
+fn recover(read: &mut Read, index: &Index, is_whole: bool) -> Result<usize, StoreError> {
     let (mut found, mut forgotten) = (0, 0);
     for pair in index.of_kind(kind::CUSTOMER)? {
         let (key, value) = pair?;
-        let name = std::str::from_utf8(&key[1..]).ok();
-        let name = name.and_then(|name| CustomerName::parse(name).ok());
-        if let (Found::AllOfIt, Some(name)) = (log, &name) {
-            if read.removed.contains(name) {
+        if let Some(name) = name_of(&key).filter(|_| is_whole) {
+            if read.removed.contains(&name) {
                 index.unset(&key)?;
                 forgotten += 1;
+                continue;
             }
             // The log is written first, so what it has of somebody is as new as what the index has.
-            if read.removed.contains(name) || read.roster.customer(name).is_some() {
+            if read.roster.customer(&name).is_some() {
                 continue;
             }
         }
@@ -265,10 +261,6 @@ fn recover(read: &mut Read, index: &Index, log: Found) -> Result<usize, StoreErr
         // Before the log, which may be written anew, forgets it as well.
         index.flush()?;
     }
-    if found > 0 {
-        let how = if log == Found::Nothing { "was missing" } else { "was cut off or damaged" };
-        read.damage.push(format!("directory.log {how}; {found} customers found in the index"));
-    }
     Ok(found)
 }
 
@@ -286,19 +278,13 @@ fn write_anew(disk: &dyn Disk, path: &Path, read: &Read) -> io::Result<u64> {
     Ok(octets.len() as u64)
 }
 
-fn lesson_key(name: &CustomerName) -> Vec<u8> {
-    let mut key = vec![kind::LESSON];
-    key.extend_from_slice(name.as_str().as_bytes());
-    key
-}
-
 /// Keeps what was learnt about a customer; in the index alone, since it can be learnt again, and a power cut may take it.
 pub(crate) fn learn(
     index: &Index,
     name: &CustomerName,
     lesson: Option<&str>,
 ) -> Result<(), StoreError> {
-    let key = lesson_key(name);
+    let key = key_of(kind::LESSON, name);
     match lesson {
         Some(lesson) => index.set(&key, lesson.as_bytes()),
         None => index.unset(&key),
@@ -312,9 +298,7 @@ pub(crate) fn learnt(index: &Index) -> Result<Vec<(CustomerName, String)>, Store
         let (key, value) = pair?;
         let lesson =
             unsealed(&key, &value).ok().and_then(|said| String::from_utf8(said.into()).ok());
-        let name =
-            std::str::from_utf8(&key[1..]).ok().and_then(|name| CustomerName::parse(name).ok());
-        all.extend(name.zip(lesson));
+        all.extend(name_of(&key).zip(lesson));
     }
     Ok(all)
 }
@@ -323,7 +307,7 @@ pub(crate) fn learnt(index: &Index) -> Result<Vec<(CustomerName, String)>, Store
 pub(crate) fn copy_to_index(index: &Index, roster: &Roster) -> Result<(), StoreError> {
     for customer in roster.page(None, usize::MAX) {
         let content = serde_json::to_vec(&*customer).unwrap_or_default();
-        index.set(&key_of(&customer.name), &content)?;
+        index.set(&key_of(kind::CUSTOMER, &customer.name), &content)?;
     }
     Ok(())
 }

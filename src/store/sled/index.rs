@@ -51,7 +51,7 @@ pub(crate) struct Entry {
 pub(crate) struct Index {
     db: Db,
     folder: PathBuf,
-    /// Held for writing while a group of changes is applied, for reading by each question: sled does not do both at once.
+    /// Held for writing while a group of changes is applied, for reading by everything else that sled does at a key.
     changing: Arc<RwLock<()>>,
 }
 
@@ -167,7 +167,7 @@ impl Index {
     /// A message and the digest of its value.
     pub(crate) fn entry(&self, id: QueueId) -> Result<Option<(Entry, u64)>, StoreError> {
         let key = message_key(id);
-        let Some(value) = self.get(&key)? else { return Ok(None) };
+        let Some(value) = self.question(|db| db.get(key))? else { return Ok(None) };
         let entry = message(&key, &value).map_err(|_| StoreError::Corrupt(id))?;
         Ok(Some((entry, digest(&key, &value))))
     }
@@ -175,8 +175,7 @@ impl Index {
     /// The greatest id of all.
     pub(crate) fn newest(&self) -> Result<Option<QueueId>, StoreError> {
         let mut all = self.messages(None)?;
-        let _others_too = reading(&self.changing);
-        let last = guarded(|| all.iter.next_back().transpose())?;
+        let last = self.question(|_| all.iter.next_back().transpose())?;
         Ok(last.map(|(key, _)| message_id(&key)))
     }
 
@@ -235,27 +234,26 @@ impl Index {
         Ok(Raw { iter, changing: self.changing.clone() })
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+    /// Asks sled, or changes a single value, while no group of changes is applied.
+    fn question<T>(&self, ask: impl FnOnce(&Db) -> ::sled::Result<T>) -> Result<T, StoreError> {
         let _others_too = reading(&self.changing);
-        guarded(|| self.db.get(key))
+        guarded(|| ask(&self.db))
     }
 
     /// The content of a single value.
     pub(crate) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.get(key)?;
+        let value = self.question(|db| db.get(key))?;
         Ok(value.and_then(|v| unsealed(key, &v).ok().map(<[u8]>::to_vec)))
     }
 
     /// Sets a single value.
     pub(crate) fn set(&self, key: &[u8], content: &[u8]) -> Result<(), StoreError> {
-        let _others_too = reading(&self.changing);
-        guarded(|| self.db.insert(key, sealed(key, content)).map(|_| ()))
+        self.question(|db| db.insert(key, sealed(key, content)).map(|_| ()))
     }
 
     /// Removes a single value.
     pub(crate) fn unset(&self, key: &[u8]) -> Result<(), StoreError> {
-        let _others_too = reading(&self.changing);
-        guarded(|| self.db.remove(key).map(|_| ()))
+        self.question(|db| db.remove(key).map(|_| ()))
     }
 
     /// Hands everything to the system. It survives the end of the process then, but not a power cut.
